@@ -1,1 +1,30 @@
+//! The domain of snapbridge: what a contact, a position, a checkpoint, an outcome and a budget are, and the ports (traits)
+//! of store and queue. No IO happens here: decisions are pure functions with `now` as an argument, and the few `async`
+//! functions only drive a port around such a decision.
 
+pub mod time;
+
+pub mod contact;
+pub mod ids;
+pub mod record;
+
+pub mod keys;
+pub mod reading;
+pub mod token;
+
+pub mod accounts;
+pub mod dead;
+pub mod docs;
+pub mod ledger;
+pub mod outcome;
+pub mod work;
+
+pub mod ports;
+pub mod queue;
+
+pub use contact::Contact;
+pub use ids::{AccountId, Fence, Generation, JobId, Kind, Lane, Position, Shard, Stream};
+pub use outcome::{ErrorKind, Outcome};
+pub use ports::{Store, StoreError};
+pub use queue::{Delivery, Job, Queue, QueueError};
+pub use time::{Clock, Micros, SystemClock};

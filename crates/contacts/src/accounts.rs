@@ -1,0 +1,190 @@
+//! The account document: who it is, its sealed credentials, and what its check learned.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::docs::{self, Change};
+use crate::ids::AccountId;
+use crate::keys::{Fingerprint, Keys, Purpose, SealError};
+use crate::ports::{DocKey, DocKind, Documents, StoreResult};
+use crate::time::Micros;
+
+/// One customer's CRM principal behind an integration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub id: AccountId,
+    pub integration: String,
+    pub connector: String,
+    /// The key its budget is kept under ([`Keys::budget_scope`]).
+    pub budget: String,
+    pub created: Micros,
+    /// The newest credentials that the CRM accepted.
+    pub credentials: Sealed,
+    /// Their fingerprint.
+    pub fingerprint: Fingerprint,
+    /// What the check learned (instance URL, ids). Not secret.
+    pub learned: BTreeMap<String, serde_json::Value>,
+    /// The name that app-level webhooks use for it.
+    #[serde(default)]
+    pub route: Option<String>,
+    /// The last call of Talkdesk.
+    pub called: Micros,
+    /// When the CRM last accepted the credentials.
+    pub verified: Micros,
+}
+
+/// A sealed map of credentials.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    pub kid: String,
+    /// Base64 of nonce and ciphertext.
+    pub data: String,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed")
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sealed {
+    pub fn seal(keys: &Keys, account: &AccountId, fields: &BTreeMap<String, String>) -> Sealed {
+        // A map of strings has no way to fail.
+        let plain = serde_json::to_vec(fields).unwrap_or_default();
+        let (kid, sealed) = keys.seal(Purpose::Credentials, account.as_str(), &plain);
+        Sealed {
+            kid: kid.to_owned(),
+            data: BASE64.encode(&sealed),
+        }
+    }
+
+    pub fn open(
+        &self,
+        keys: &Keys,
+        account: &AccountId,
+    ) -> Result<BTreeMap<String, String>, SealError> {
+        let sealed = BASE64
+            .decode(self.data.as_bytes())
+            .map_err(|_| SealError::Forged)?;
+        let plain = keys.open(Purpose::Credentials, account.as_str(), &self.kid, &sealed)?;
+        serde_json::from_slice(&plain).map_err(|_| SealError::Forged)
+    }
+}
+
+/// What registering did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    pub new: bool,
+    /// The stored credentials were replaced by these.
+    pub changed: bool,
+}
+
+/// Stores an account whose credentials the CRM has just accepted. Keeps what a known one has had before.
+pub async fn register(
+    docs: &(impl Documents + ?Sized),
+    account: &Account,
+) -> StoreResult<Registered> {
+    let key = DocKey::of_account(DocKind::Account, &account.id);
+    let registered = docs::update(docs, &key, |known: Option<Account>| {
+        let new = known.is_none();
+        let changed = known
+            .as_ref()
+            .is_none_or(|known| known.fingerprint != account.fingerprint);
+        let created = known.map_or(account.created, |known| known.created);
+        let put = Account {
+            created,
+            ..account.clone()
+        };
+        (Change::Put(put), Vec::new(), Registered { new, changed })
+    })
+    .await?;
+    if let Some(route) = &account.route {
+        let key = DocKey::by_id(DocKind::Route, route_id(&account.integration, route));
+        docs::update(docs, &key, |accounts: Option<Vec<AccountId>>| {
+            let mut accounts = accounts.unwrap_or_default();
+            if accounts.contains(&account.id) {
+                return (Change::Keep, Vec::new(), ());
+            }
+            accounts.push(account.id.clone());
+            (Change::Put(accounts), Vec::new(), ())
+        })
+        .await?;
+    }
+    Ok(registered)
+}
+
+pub async fn get(docs: &(impl Documents + ?Sized), id: &AccountId) -> StoreResult<Option<Account>> {
+    docs::load(docs, &DocKey::of_account(DocKind::Account, id)).await
+}
+
+/// Notes a call of Talkdesk, or that the CRM accepted the credentials; skipped when the last note is younger than
+/// `at_most_every`, because the figures need no more.
+pub async fn touch(
+    docs: &(impl Documents + ?Sized),
+    account: &Account,
+    called: Option<Micros>,
+    verified: Option<Micros>,
+    at_most_every: std::time::Duration,
+) -> StoreResult<()> {
+    let old = |known: Micros, new: Option<Micros>| {
+        new.is_some_and(|new| new.since(known) >= at_most_every)
+    };
+    if !old(account.called, called) && !old(account.verified, verified) {
+        return Ok(());
+    }
+    let key = DocKey::of_account(DocKind::Account, &account.id);
+    docs::update(docs, &key, |known: Option<Account>| match known {
+        Some(mut known) => {
+            known.called = known.called.max(called.unwrap_or_default());
+            known.verified = known.verified.max(verified.unwrap_or_default());
+            (Change::Put(known), Vec::new(), ())
+        }
+        None => (Change::Keep, Vec::new(), ()),
+    })
+    .await
+}
+
+/// The accounts that an app-level webhook means by `route`.
+pub async fn by_route(
+    docs: &(impl Documents + ?Sized),
+    integration: &str,
+    route: &str,
+) -> StoreResult<Vec<AccountId>> {
+    let key = DocKey::by_id(DocKind::Route, route_id(integration, route));
+    Ok(docs::load(docs, &key).await?.unwrap_or_default())
+}
+
+fn route_id(integration: &str, route: &str) -> String {
+    format!("{integration}|{route}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{Identity, test_keys};
+
+    #[test]
+    fn invariant_12_credentials_open_for_their_account_only_and_debug_hides_them() {
+        let keys = test_keys(1);
+        let id = |org| {
+            keys.account_id(&Identity {
+                integration: "demo",
+                site: "",
+                org,
+                principal: "",
+            })
+        };
+        let (mine, yours) = (id("a"), id("b"));
+        let fields = BTreeMap::from([("token".to_owned(), "canary-4711".to_owned())]);
+        let sealed = Sealed::seal(&keys, &mine, &fields);
+        assert_eq!(sealed.open(&keys, &mine), Ok(fields));
+        assert_eq!(sealed.open(&keys, &yours), Err(SealError::Forged));
+        let stored = serde_json::to_string(&sealed).unwrap();
+        assert!(!stored.contains("canary") && !stored.contains(&BASE64.encode(b"canary-4711")));
+        assert!(!format!("{sealed:?}").contains(&sealed.data));
+    }
+}

@@ -1,0 +1,60 @@
+//! Dead letters: work that was given up, kept in the store with its reason until an operator redrives or discards it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::docs;
+use crate::ids::{AccountId, JobId, Kind, Lane};
+use crate::ports::{DocKey, DocKind, Documents, IndexChange, StoreResult};
+use crate::time::Micros;
+
+/// The index of all dead letters, by the time they died.
+pub const INDEX: &str = "dead";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub id: JobId,
+    /// `None`: the body could not be read.
+    pub account: Option<AccountId>,
+    pub kind: Option<Kind>,
+    pub lane: Option<Lane>,
+    pub reason: String,
+    /// The error's own words, without secrets or contact data.
+    pub detail: String,
+    pub attempts: u32,
+    pub at: Micros,
+    /// Contact ids that the work was about, at most a few hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+}
+
+/// Keeps a dead letter. The same id again replaces it.
+pub async fn put(docs: &(impl Documents + ?Sized), letter: &DeadLetter) -> StoreResult<()> {
+    let key = DocKey::by_id(DocKind::DeadLetter, letter.id.0.clone());
+    docs::update(docs, &key, |_: Option<DeadLetter>| {
+        let entry = IndexChange {
+            index: INDEX.into(),
+            member: letter.id.0.clone(),
+            at: Some(letter.at),
+        };
+        (docs::Change::Put(letter.clone()), vec![entry], ())
+    })
+    .await
+}
+
+/// Dead letters, oldest first; about `limit`.
+pub async fn list(docs: &(impl Documents + ?Sized), limit: usize) -> StoreResult<Vec<DeadLetter>> {
+    let mut members = docs
+        .index_until(INDEX, Micros(u64::MAX >> 1), limit)
+        .await?;
+    members.sort_by_key(|(_, at)| *at);
+    let mut letters = Vec::new();
+    for (id, _) in members.into_iter().take(limit) {
+        letters.extend(docs::load(docs, &DocKey::by_id(DocKind::DeadLetter, id)).await?);
+    }
+    Ok(letters)
+}
+
+/// How many there are, and since when.
+pub async fn summary(docs: &(impl Documents + ?Sized)) -> StoreResult<crate::ports::IndexSummary> {
+    docs.index_summary(INDEX, Micros(u64::MAX >> 1)).await
+}

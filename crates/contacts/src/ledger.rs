@@ -1,0 +1,634 @@
+//! Budgets: which calls may be sent to a CRM, over all processes.
+//!
+//! A call needs a **slot**. Slots are taken from a [`Budget`] (one document per budget scope, changed by pure functions),
+//! used at once, and finished when the reply is in:
+//!
+//! 1. [`Ledger::take`] with the limits that the call counts against → [`Taken::Slots`] or [`Taken::Wait`] until a time.
+//! 2. Send each call before `send_by`. A slot that will not be used goes back with [`Ledger::give_back`].
+//! 3. [`Ledger::finish`] when the reply (or the failure) is in.
+//! 4. A 429, a quota or a "remaining: 0" header becomes [`Ledger::hold`].
+//!
+//! Why a limit is never exceeded, whatever the network does: the CRM counts a call somewhere between our sending it and
+//! our having its reply. A slot of a window is free again only one window length after the *reply*, so any stretch of
+//! that length at the CRM holds at most `max` arrivals. A slot whose taker died counts as if its reply had come at the
+//! last moment it could have been sent, plus a grace.
+//!
+//! Interactive calls go first: one that has to wait leaves a **want**, and bulk takes no slot while a want stands. Bulk
+//! is paced over long windows so that slots come free evenly and a want is served soon.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::docs::{self, Change};
+use crate::ports::{DocKey, DocKind, Documents, StoreResult};
+use crate::time::{Micros, micros};
+
+/// A limit of a CRM, with the share that is left to others already taken off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Unique within the budget scope.
+    pub name: String,
+    pub kind: LimitKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// At most `max` calls in any stretch of `length`.
+    Window { length: Duration, max: u32 },
+    /// At most `max` calls at once.
+    Concurrency { max: u32 },
+    /// At most `max` (calls times cost) per period; periods start at `offset` past multiples of `period` since 1970.
+    Quota {
+        period: Duration,
+        offset: Duration,
+        max: u64,
+    },
+}
+
+/// What one call costs against one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    pub limit: Limit,
+    pub cost: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Somebody waits for the answer: live checks, interactions, actions.
+    Interactive,
+    /// Everything a worker does.
+    Bulk,
+}
+
+/// A wish for slots.
+#[derive(Clone, Debug)]
+pub struct Ask<'a> {
+    /// The limits that each call counts against.
+    pub charges: &'a [Charge],
+    /// Slots wanted; fewer may be given. At least 1.
+    pub slots: u32,
+    pub class: Class,
+    /// Names the waiter, so that asking again renews its want instead of adding another. Interactive only.
+    pub waiter: &'a str,
+    pub times: Times,
+}
+
+/// How long slots live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// A slot must be sent within this time.
+    pub send_within: Duration,
+    /// How long after `send_within` a call can still reach the CRM: what an unanswered call is counted at.
+    pub arrive_within: Duration,
+    /// The longest a call takes: when a concurrency slot that nobody finished is free again.
+    pub call_timeout: Duration,
+    /// How long a want stands after its last renewal.
+    pub want: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            send_within: Duration::from_secs(1),
+            arrive_within: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(60),
+            want: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Slots of one taking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseId(pub u64);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// `slots` calls may be sent before `send_by`.
+    Slots {
+        lease: LeaseId,
+        slots: u32,
+        send_by: Micros,
+    },
+    /// None before `until`; ask again then. `limit` names what stands in the way; `quota` says that it is a quota.
+    Wait {
+        until: Micros,
+        limit: String,
+        quota: bool,
+    },
+}
+
+/// The name in [`Taken::Wait`] when a want stands in the way.
+pub const WANT: &str = "an interactive call goes first";
+/// Holds everything of a scope.
+pub const EVERYTHING: &str = "*";
+
+/// A window's log is kept in steps of this fraction of its length.
+const STEPS: u64 = 500;
+/// Bulk is spread over stretches of at least this length.
+const PACE: Duration = Duration::from_secs(1);
+
+/// The state of one budget scope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    #[serde(default)]
+    limits: BTreeMap<String, Used>,
+    #[serde(default)]
+    leases: Vec<Lease>,
+    #[serde(default)]
+    wants: BTreeMap<String, Micros>,
+    #[serde(default)]
+    holds: BTreeMap<String, Hold>,
+    #[serde(default)]
+    last_lease: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Used {
+    /// Finished calls: (when the reply was in, rounded up to the step; cost).
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    log: VecDeque<(u64, u32)>,
+    /// Takings, for pacing: (when, cost).
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    paced: VecDeque<(u64, u32)>,
+    /// The quota period this counts, and what is used of it.
+    #[serde(default)]
+    period: u64,
+    #[serde(default)]
+    used: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Lease {
+    id: u64,
+    slots: u32,
+    /// Cost of one slot per limit, with the length of its window (0: no window).
+    costs: Vec<(String, u32, u64)>,
+    /// When calls of it have surely arrived: counted then if nobody finished them.
+    counts_at: Micros,
+    /// Counted already; only concurrency still holds it.
+    counted: bool,
+    /// When concurrency lets go of it.
+    ends: Micros,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Hold {
+    until: Micros,
+    quota: bool,
+}
+
+/// What of a limit is in use, for `status` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    pub limit: String,
+    pub max: u64,
+    pub left: u64,
+}
+
+impl Budget {
+    /// Takes up to `ask.slots` slots. A waiting interactive asker leaves a want.
+    pub fn take(&mut self, ask: &Ask<'_>, now: Micros) -> Taken {
+        self.settle_expired(now);
+        self.wants.retain(|_, until| *until > now);
+        self.holds.retain(|_, hold| hold.until > now);
+
+        if let Some((limit, hold)) = self.hold_over(ask) {
+            return Taken::Wait {
+                until: hold.until,
+                limit,
+                quota: hold.quota,
+            };
+        }
+        if ask.class == Class::Bulk && !self.wants.is_empty() {
+            let until = self.wants.values().copied().min().unwrap_or(now);
+            return Taken::Wait {
+                until: until.min(now.plus(Duration::from_millis(50))),
+                limit: WANT.into(),
+                quota: false,
+            };
+        }
+
+        let mut slots = ask.slots.max(1);
+        let mut wait: Option<(Micros, String, bool)> = None;
+        for charge in ask.charges.iter().filter(|charge| charge.cost > 0) {
+            let (free, next) = self.free(charge, ask.class, now);
+            let fits = u32::try_from(free / u64::from(charge.cost)).unwrap_or(u32::MAX);
+            slots = slots.min(fits);
+            if fits == 0 && wait.as_ref().is_none_or(|(until, ..)| next > *until) {
+                let quota = matches!(charge.limit.kind, LimitKind::Quota { .. });
+                wait = Some((next, charge.limit.name.clone(), quota));
+            }
+        }
+        if let Some((until, limit, quota)) = wait {
+            if ask.class == Class::Interactive && !quota {
+                self.wants
+                    .insert(ask.waiter.to_owned(), now.plus(ask.times.want));
+            }
+            return Taken::Wait {
+                until: until.max(Micros(now.0 + 1)),
+                limit,
+                quota,
+            };
+        }
+
+        self.wants.remove(ask.waiter);
+        self.last_lease += 1;
+        let send_by = now.plus(ask.times.send_within);
+        for charge in ask.charges {
+            let used = self.limits.entry(charge.limit.name.clone()).or_default();
+            let cost = charge.cost.saturating_mul(slots);
+            match charge.limit.kind {
+                LimitKind::Window { length, max } => {
+                    if let Some((stretch, _)) = pace(length, max) {
+                        used.paced.push_back((now.0, cost));
+                        let from = now.minus(stretch).0;
+                        while used.paced.front().is_some_and(|(at, _)| *at <= from) {
+                            used.paced.pop_front();
+                        }
+                    }
+                }
+                LimitKind::Quota { period, offset, .. } => {
+                    let current = period_of(now, period, offset);
+                    if used.period != current {
+                        (used.period, used.used) = (current, 0);
+                    }
+                    used.used += u64::from(cost);
+                }
+                LimitKind::Concurrency { .. } => {}
+            }
+        }
+        self.leases.push(Lease {
+            id: self.last_lease,
+            slots,
+            costs: ask
+                .charges
+                .iter()
+                .map(|charge| {
+                    let length = match charge.limit.kind {
+                        LimitKind::Window { length, .. } => micros(length),
+                        LimitKind::Concurrency { .. } | LimitKind::Quota { .. } => 0,
+                    };
+                    (charge.limit.name.clone(), charge.cost, length)
+                })
+                .collect(),
+            counts_at: send_by.plus(ask.times.arrive_within),
+            counted: false,
+            ends: send_by.plus(ask.times.call_timeout.max(ask.times.arrive_within)),
+        });
+        Taken::Slots {
+            lease: LeaseId(self.last_lease),
+            slots,
+            send_by,
+        }
+    }
+
+    /// `calls` calls of a lease have been answered, or have failed for good.
+    pub fn finish(&mut self, lease: LeaseId, calls: u32, now: Micros) {
+        self.settle_expired(now);
+        let Some(index) = self.leases.iter().position(|other| other.id == lease.0) else {
+            return;
+        };
+        let calls = calls.min(self.leases[index].slots);
+        if !self.leases[index].counted {
+            let costs = self.leases[index].costs.clone();
+            self.count(&costs, calls, now);
+        }
+        self.shrink(index, calls);
+    }
+
+    /// `slots` slots of a lease will not be used.
+    pub fn give_back(&mut self, lease: LeaseId, slots: u32, now: Micros) {
+        self.settle_expired(now);
+        let Some(index) = self.leases.iter().position(|other| other.id == lease.0) else {
+            return;
+        };
+        let slots = slots.min(self.leases[index].slots);
+        if !self.leases[index].counted {
+            for (name, cost, length) in self.leases[index].costs.clone() {
+                if let (Some(used), 0) = (self.limits.get_mut(&name), length) {
+                    used.used = used.used.saturating_sub(u64::from(cost) * u64::from(slots));
+                }
+            }
+        }
+        self.shrink(index, slots);
+    }
+
+    /// No slot of `limit` ([`EVERYTHING`]: of the scope) before `until`: the CRM said so.
+    pub fn hold(&mut self, limit: &str, until: Micros, quota: bool) {
+        let hold = self
+            .holds
+            .entry(limit.to_owned())
+            .or_insert(Hold { until, quota });
+        if until > hold.until {
+            *hold = Hold { until, quota };
+        }
+    }
+
+    /// What is left of each limit now.
+    pub fn left(&self, limits: &[Limit], now: Micros) -> Vec<Left> {
+        limits
+            .iter()
+            .map(|limit| {
+                let max = match limit.kind {
+                    LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => {
+                        u64::from(max)
+                    }
+                    LimitKind::Quota { max, .. } => max,
+                };
+                let held = [limit.name.as_str(), EVERYTHING]
+                    .iter()
+                    .any(|name| self.holds.get(*name).is_some_and(|hold| hold.until > now));
+                let charge = Charge {
+                    limit: limit.clone(),
+                    cost: 1,
+                };
+                let left = if held {
+                    0
+                } else {
+                    self.free(&charge, Class::Interactive, now).0
+                };
+                Left {
+                    limit: limit.name.clone(),
+                    max,
+                    left,
+                }
+            })
+            .collect()
+    }
+
+    fn hold_over(&self, ask: &Ask<'_>) -> Option<(String, Hold)> {
+        let named = |name: &str| {
+            self.holds
+                .get(name)
+                .map(|hold| (name.to_owned(), hold.clone()))
+        };
+        ask.charges
+            .iter()
+            .filter_map(|charge| named(&charge.limit.name))
+            .chain(named(EVERYTHING))
+            .max_by_key(|(_, hold)| hold.until)
+    }
+
+    /// How much of a limit is free now, and if it is not enough for one call, when to look again.
+    fn free(&self, charge: &Charge, class: Class, now: Micros) -> (u64, Micros) {
+        let cost = u64::from(charge.cost);
+        let used = self.limits.get(&charge.limit.name);
+        let out: u64 = self
+            .leases
+            .iter()
+            .filter(|lease| {
+                !lease.counted || matches!(charge.limit.kind, LimitKind::Concurrency { .. })
+            })
+            .flat_map(|lease| lease.costs.iter().map(|cost| (lease.slots, cost)))
+            .filter(|(_, (name, ..))| *name == charge.limit.name)
+            .map(|(slots, (_, cost, _))| u64::from(slots) * u64::from(*cost))
+            .sum();
+        match charge.limit.kind {
+            LimitKind::Concurrency { max } => (
+                u64::from(max).saturating_sub(out),
+                now.plus(Duration::from_millis(10)),
+            ),
+            LimitKind::Quota {
+                period,
+                offset,
+                max,
+            } => {
+                let current = period_of(now, period, offset);
+                let spent = used
+                    .filter(|used| used.period == current)
+                    .map_or(0, |used| used.used);
+                (
+                    max.saturating_sub(spent),
+                    Micros((current + 1) * micros(period) + micros(offset)),
+                )
+            }
+            LimitKind::Window { length, max } => {
+                let from = now.0.saturating_sub(micros(length));
+                let log = used.map(|used| &used.log);
+                let counted: u64 = log.map_or(0, |log| {
+                    log.iter()
+                        .filter(|(at, _)| *at > from)
+                        .map(|(_, cost)| u64::from(*cost))
+                        .sum()
+                });
+                let mut free = u64::from(max).saturating_sub(counted + out);
+                // A call that costs more than the whole limit would wait for ever: it goes when the window is empty.
+                if counted + out == 0 {
+                    free = free.max(cost);
+                }
+                let mut next = now
+                    .plus(length / 50)
+                    .min(now.plus(Duration::from_millis(20)));
+                if free < cost {
+                    let mut missing = cost - free;
+                    for (at, cost) in log.into_iter().flatten().filter(|(at, _)| *at > from) {
+                        next = Micros(at + micros(length));
+                        missing = missing.saturating_sub(u64::from(*cost));
+                        if missing == 0 {
+                            break;
+                        }
+                    }
+                }
+                if class == Class::Bulk
+                    && let Some((stretch, per_stretch)) = pace(length, max)
+                {
+                    let from = now.0.saturating_sub(micros(stretch));
+                    let mut recent = used
+                        .into_iter()
+                        .flat_map(|used| &used.paced)
+                        .filter(|(at, _)| *at > from)
+                        .peekable();
+                    let first = recent.peek().map(|(at, _)| *at);
+                    let taken: u64 = recent.map(|(_, cost)| u64::from(*cost)).sum();
+                    let paced = per_stretch.saturating_sub(taken);
+                    if let (true, Some(first)) = (paced < cost && taken > 0, first) {
+                        next = next.max(Micros(first + micros(stretch)));
+                        free = 0;
+                    } else {
+                        free = free.min(paced.max(cost));
+                    }
+                }
+                (free, next)
+            }
+        }
+    }
+
+    /// Counts `calls` calls as answered at `at`.
+    fn count(&mut self, costs: &[(String, u32, u64)], calls: u32, at: Micros) {
+        for (name, cost, length) in costs {
+            if *length == 0 || calls == 0 {
+                continue;
+            }
+            let step = (length / STEPS).max(1);
+            // Rounded up: an entry may stay a step too long, never too short.
+            let rounded = at.0.div_ceil(step) * step;
+            let cost = cost.saturating_mul(calls);
+            let log = &mut self.limits.entry(name.clone()).or_default().log;
+            let from = at.0.saturating_sub(*length);
+            while log.front().is_some_and(|(at, _)| *at <= from) {
+                log.pop_front();
+            }
+            match log.iter_mut().rev().find(|(at, _)| *at == rounded) {
+                Some((_, sum)) => *sum = sum.saturating_add(cost),
+                None => {
+                    let place = log.partition_point(|(at, _)| *at < rounded);
+                    log.insert(place, (rounded, cost));
+                }
+            }
+        }
+    }
+
+    fn settle_expired(&mut self, now: Micros) {
+        for index in 0..self.leases.len() {
+            let lease = &self.leases[index];
+            if !lease.counted && lease.counts_at <= now {
+                let (costs, slots, at) = (lease.costs.clone(), lease.slots, lease.counts_at);
+                self.count(&costs, slots, at);
+                self.leases[index].counted = true;
+            }
+        }
+        self.leases
+            .retain(|lease| !(lease.counted && lease.ends <= now));
+    }
+
+    fn shrink(&mut self, index: usize, slots: u32) {
+        self.leases[index].slots -= slots;
+        if self.leases[index].slots == 0 {
+            self.leases.remove(index);
+        }
+    }
+}
+
+/// The stretch over which bulk is spread, and what may be taken in it. `None` for windows of up to a second.
+fn pace(length: Duration, max: u32) -> Option<(Duration, u64)> {
+    if length <= PACE || max == 0 {
+        return None;
+    }
+    let stretch = PACE.max(length / max);
+    let share = u128::from(max) * stretch.as_micros();
+    Some((
+        stretch,
+        u64::try_from(share.div_ceil(length.as_micros()))
+            .unwrap_or(u64::MAX)
+            .max(1),
+    ))
+}
+
+fn period_of(now: Micros, period: Duration, offset: Duration) -> u64 {
+    now.minus(offset).0 / micros(period).max(1)
+}
+
+/// Budgets in a store. Takings of one process on one scope queue up here instead of racing for the document.
+pub struct Ledger<D: ?Sized> {
+    turns: parking::Turns,
+    docs: Arc<D>,
+}
+
+impl<D: Documents + ?Sized> Ledger<D> {
+    pub fn new(docs: Arc<D>) -> Ledger<D> {
+        Ledger {
+            turns: parking::Turns::default(),
+            docs,
+        }
+    }
+
+    pub async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
+        self.change(scope, |budget| budget.take(ask, now)).await
+    }
+
+    pub async fn finish(
+        &self,
+        scope: &str,
+        lease: LeaseId,
+        calls: u32,
+        now: Micros,
+    ) -> StoreResult<()> {
+        self.change(scope, |budget| budget.finish(lease, calls, now))
+            .await
+    }
+
+    pub async fn give_back(
+        &self,
+        scope: &str,
+        lease: LeaseId,
+        slots: u32,
+        now: Micros,
+    ) -> StoreResult<()> {
+        self.change(scope, |budget| budget.give_back(lease, slots, now))
+            .await
+    }
+
+    pub async fn hold(
+        &self,
+        scope: &str,
+        limit: &str,
+        until: Micros,
+        quota: bool,
+    ) -> StoreResult<()> {
+        self.change(scope, |budget| budget.hold(limit, until, quota))
+            .await
+    }
+
+    pub async fn left(&self, scope: &str, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {
+        let budget: Option<Budget> =
+            docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, scope)).await?;
+        Ok(budget.unwrap_or_default().left(limits, now))
+    }
+
+    async fn change<R>(
+        &self,
+        scope: &str,
+        mut change: impl FnMut(&mut Budget) -> R,
+    ) -> StoreResult<R> {
+        let _turn = self.turns.take(scope).await;
+        docs::update(
+            &*self.docs,
+            &DocKey::by_id(DocKind::Budget, scope),
+            |budget: Option<Budget>| {
+                let before = budget.unwrap_or_default();
+                let mut after = before.clone();
+                let result = change(&mut after);
+                let what = if after == before {
+                    Change::Keep
+                } else {
+                    Change::Put(after)
+                };
+                (what, Vec::new(), result)
+            },
+        )
+        .await
+    }
+}
+
+mod parking {
+    //! One turn per scope at a time, within this process.
+
+    use super::*;
+
+    #[derive(Default)]
+    pub struct Turns(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+    impl Turns {
+        pub async fn take(&self, scope: &str) -> tokio::sync::OwnedMutexGuard<()> {
+            let turn = {
+                let mut turns = self
+                    .0
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                if turns.len() > 10_000 {
+                    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+                }
+                turns.entry(scope.to_owned()).or_default().clone()
+            };
+            turn.lock_owned().await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

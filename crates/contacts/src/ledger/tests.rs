@@ -1,0 +1,306 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: u64 = 1_000;
+
+fn window(max: u32, length: Duration) -> Charge {
+    Charge {
+        limit: Limit {
+            name: "burst".into(),
+            kind: LimitKind::Window { length, max },
+        },
+        cost: 1,
+    }
+}
+
+fn ask(charges: &[Charge], slots: u32, class: Class) -> Ask<'_> {
+    Ask {
+        charges,
+        slots,
+        class,
+        waiter: "w",
+        times: Times::default(),
+    }
+}
+
+/// What a taker does with its slots.
+#[derive(Clone, Debug)]
+struct Taker {
+    pause: u64,
+    slots: u32,
+    /// Per slot: how long until it is sent (within the lease), arrives, is answered. `None`: the taker dies first.
+    send: u64,
+    arrive: u64,
+    answer: Option<u64>,
+    interactive: bool,
+    gives_back: bool,
+}
+
+fn takers() -> impl Strategy<Value = Vec<Taker>> {
+    let taker = (
+        0..400u64,
+        1..6u32,
+        0..900u64,
+        0..200u64,
+        prop::option::weighted(0.9, 0..900u64),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(pause, slots, send, arrive, answer, interactive, gives_back)| Taker {
+                pause,
+                slots,
+                send,
+                arrive,
+                answer,
+                interactive,
+                gives_back: gives_back && pause % 5 == 0,
+            },
+        );
+    prop::collection::vec(taker, 1..120)
+}
+
+proptest! {
+    #[test]
+    fn invariant_10_no_stretch_at_the_crm_holds_more_calls_than_the_limit(
+        takers in takers(), max in 1..8u32, length_ms in 100..3_000u64,
+    ) {
+        let length = Duration::from_millis(length_ms);
+        let charges = [window(max, length)];
+        let mut budget = Budget::default();
+        let mut arrivals: Vec<u64> = Vec::new();
+        // (when, lease, calls) still to be finished.
+        let mut answers: Vec<(u64, LeaseId, u32)> = Vec::new();
+        let mut now = 1_000_000_000u64;
+        for taker in takers {
+            now += taker.pause * MS;
+            answers.sort_by_key(|(at, lease, _)| (*at, lease.0));
+            while answers.first().is_some_and(|(at, ..)| *at <= now) {
+                let (at, lease, calls) = answers.remove(0);
+                budget.finish(lease, calls, Micros(at));
+            }
+            let class = if taker.interactive { Class::Interactive } else { Class::Bulk };
+            // A store round trip lets a document come back as text.
+            budget = serde_json::from_str(&serde_json::to_string(&budget).unwrap()).unwrap();
+            if let Taken::Slots { lease, slots, send_by } = budget.take(&ask(&charges, taker.slots, class), Micros(now)) {
+                prop_assert!(slots >= 1 && slots <= taker.slots);
+                if taker.gives_back {
+                    budget.give_back(lease, slots, Micros(now));
+                    continue;
+                }
+                let sent = now + taker.send * MS;
+                prop_assert!(sent <= send_by.0);
+                for _ in 0..slots {
+                    arrivals.push(sent + taker.arrive * MS);
+                }
+                if let Some(answer) = taker.answer {
+                    answers.push((sent + (taker.arrive + answer) * MS, lease, slots));
+                }
+            }
+        }
+        arrivals.sort();
+        for (i, first) in arrivals.iter().enumerate() {
+            let within = arrivals[i..].iter().take_while(|at| **at < first + micros(length)).count();
+            prop_assert!(within <= max as usize, "{within} calls within {length:?}, limit {max}");
+        }
+    }
+
+    #[test]
+    fn invariant_10_a_quota_period_never_holds_more_than_its_quota(costs in prop::collection::vec((1..5u32, 0..40u64), 1..80)) {
+        let period = Duration::from_millis(100);
+        let mut budget = Budget::default();
+        let mut now = 1_000_000_000u64;
+        let mut spent: BTreeMap<u64, u64> = BTreeMap::new();
+        for (cost, pause) in costs {
+            now += pause * MS;
+            let limit = Limit { name: "daily".into(), kind: LimitKind::Quota { period, offset: Duration::from_millis(30), max: 20 } };
+            let charges = [Charge { limit, cost }];
+            match budget.take(&ask(&charges, 1, Class::Bulk), Micros(now)) {
+                Taken::Slots { lease, .. } => {
+                    *spent.entry((now - 30 * MS) / (100 * MS)).or_default() += u64::from(cost);
+                    budget.finish(lease, 1, Micros(now));
+                }
+                Taken::Wait { until, quota, .. } => {
+                    prop_assert!(quota && until.0 > now && until.0 <= now + 100 * MS);
+                    prop_assert_eq!((until.0 - 30 * MS) % (100 * MS), 0);
+                }
+            }
+        }
+        prop_assert!(spent.values().all(|spent| *spent <= 20), "{spent:?}");
+    }
+}
+
+/// Takes one slot after the other, as fast as the budget lets, each answered after `latency`; returns the calls.
+fn drain(charges: &[Charge], seconds: u64, latency: Duration) -> Vec<u64> {
+    let mut budget = Budget::default();
+    let mut calls = Vec::new();
+    let mut open: VecDeque<(u64, LeaseId)> = VecDeque::new();
+    let mut now = 1_000_000_000u64;
+    let end = now + seconds * 1_000 * MS;
+    while now < end {
+        while open.front().is_some_and(|(at, _)| *at <= now) {
+            let (at, lease) = open.pop_front().unwrap();
+            budget.finish(lease, 1, Micros(at));
+        }
+        now = match budget.take(&ask(charges, 1, Class::Bulk), Micros(now)) {
+            Taken::Slots { lease, .. } => {
+                calls.push(now);
+                open.push_back((now + micros(latency), lease));
+                now
+            }
+            Taken::Wait { until, .. } => open
+                .front()
+                .map_or(until.0, |(at, _)| until.0.min(*at).max(now + 1)),
+        };
+    }
+    calls
+}
+
+#[test]
+fn at_least_97_percent_of_a_limit_is_used() {
+    for (max, length) in [
+        (100, 1_000),
+        (100, 10_000),
+        (5, 1_000),
+        (600, 60_000),
+        (10, 60_000),
+    ] {
+        let calls = drain(
+            &[window(max, Duration::from_millis(length))],
+            180,
+            Duration::from_millis(15),
+        )
+        .len() as f64;
+        let most = f64::from(max) * 180_000.0 / length as f64;
+        assert!(
+            calls >= 0.97 * most,
+            "{max} per {length} ms: {calls} of {most}"
+        );
+    }
+}
+
+#[test]
+fn bulk_is_spread_over_a_long_window() {
+    let calls = drain(
+        &[window(10, Duration::from_secs(60))],
+        60,
+        Duration::from_millis(15),
+    );
+    assert_eq!(calls.len(), 10);
+    assert!(calls.windows(2).all(|pair| pair[1] - pair[0] >= 6_000 * MS));
+}
+
+#[test]
+fn a_want_keeps_bulk_away_until_it_is_served_or_expires() {
+    let charges = [window(1, Duration::from_secs(1))];
+    let mut budget = Budget::default();
+    let start = Micros::from_secs(1_000);
+    let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), start) else {
+        panic!("free budget")
+    };
+    budget.finish(lease, 1, start);
+    let later = start.plus(Duration::from_millis(700));
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Interactive), later),
+        Taken::Wait { .. }
+    ));
+    let free = start.plus(Duration::from_millis(1_010));
+    assert!(
+        matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == WANT)
+    );
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Interactive), free),
+        Taken::Slots { .. }
+    ));
+    // Its want is gone with it; what bulk waits for now is the window.
+    assert!(
+        matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == "burst")
+    );
+}
+
+#[test]
+fn a_hold_stops_its_limit_and_a_longer_one_wins() {
+    let charges = [window(5, Duration::from_secs(1))];
+    let mut budget = Budget::default();
+    let now = Micros::from_secs(1_000);
+    budget.hold("burst", now.plus(Duration::from_secs(40)), false);
+    budget.hold("burst", now.plus(Duration::from_secs(4)), false);
+    let Taken::Wait { until, quota, .. } = budget.take(&ask(&charges, 1, Class::Interactive), now)
+    else {
+        panic!("held")
+    };
+    assert_eq!((until, quota), (now.plus(Duration::from_secs(40)), false));
+    assert!(matches!(
+        budget.take(&ask(&[], 1, Class::Bulk), now),
+        Taken::Slots { .. }
+    ));
+    budget.hold(EVERYTHING, now.plus(Duration::from_secs(50)), true);
+    assert!(matches!(
+        budget.take(&ask(&[], 1, Class::Bulk), now),
+        Taken::Wait { quota: true, .. }
+    ));
+    assert_eq!(budget.left(&[charges[0].limit.clone()], now)[0].left, 0);
+    let later = now.plus(Duration::from_secs(50));
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Bulk), later),
+        Taken::Slots { .. }
+    ));
+}
+
+#[test]
+fn concurrency_frees_on_finish_and_after_the_call_timeout_of_a_dead_taker() {
+    let limit = Limit {
+        name: "one".into(),
+        kind: LimitKind::Concurrency { max: 1 },
+    };
+    let charges = [Charge { limit, cost: 1 }];
+    let mut budget = Budget::default();
+    let now = Micros::from_secs(1_000);
+    let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 3, Class::Bulk), now) else {
+        panic!("free")
+    };
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Bulk), now),
+        Taken::Wait { .. }
+    ));
+    budget.finish(lease, 1, now);
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Bulk), now),
+        Taken::Slots { slots: 1, .. }
+    ));
+    let dead = now.plus(Duration::from_secs(30));
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Bulk), dead),
+        Taken::Wait { .. }
+    ));
+    let freed = now.plus(Duration::from_secs(61));
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Bulk), freed),
+        Taken::Slots { .. }
+    ));
+}
+
+#[test]
+fn a_given_back_slot_costs_no_quota() {
+    let limit = Limit {
+        name: "daily".into(),
+        kind: LimitKind::Quota {
+            period: Duration::from_secs(86_400),
+            offset: Duration::ZERO,
+            max: 1,
+        },
+    };
+    let charges = [Charge {
+        limit: limit.clone(),
+        cost: 1,
+    }];
+    let mut budget = Budget::default();
+    let now = Micros::from_secs(1_000);
+    let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), now) else {
+        panic!("free")
+    };
+    assert_eq!(budget.left(std::slice::from_ref(&limit), now)[0].left, 0);
+    budget.give_back(lease, 1, now);
+    assert_eq!(budget.left(&[limit], now)[0].left, 1);
+}

@@ -1,0 +1,314 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::keys::{Identity, test_keys};
+
+const TIMES: WorkTimes = WorkTimes {
+    lease: Duration::from_micros(50),
+    marker: Duration::from_micros(100),
+};
+
+fn account() -> AccountId {
+    test_keys(1).account_id(&Identity {
+        integration: "demo",
+        site: "",
+        org: "a",
+        principal: "",
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    /// An event asks for a later fetch.
+    Event,
+    /// The publish after it fails, or the queue loses what it has.
+    LoseQueue,
+    DoubleQueue,
+    Sweep,
+    Take,
+    /// The running worker ends its slice so, or dies without a word.
+    End(u8),
+    Die,
+    Unpark,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (1..60u64).prop_map(Step::Wait),
+        3 => Just(Step::Event),
+        1 => Just(Step::LoseQueue),
+        1 => Just(Step::DoubleQueue),
+        2 => Just(Step::Sweep),
+        5 => Just(Step::Take),
+        5 => (0..6u8).prop_map(Step::End),
+        1 => Just(Step::Die),
+        1 => Just(Step::Unpark),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// The work document, a queue that may lose and double, and at most one living worker.
+struct World {
+    work: Work,
+    now: u64,
+    jobs: u64,
+    queue: Vec<(u64, Job)>,
+    running: Option<(Fence, u64)>,
+    /// The last event, and the start of the last slice that ran to its end.
+    last_event: Option<u64>,
+    covered: u64,
+}
+
+impl World {
+    fn id(&mut self) -> JobId {
+        self.jobs += 1;
+        JobId(self.jobs.to_string())
+    }
+
+    fn ring(&mut self) {
+        let id = self.id();
+        if let Ring::Publish(job) = self.work.ring(
+            &account(),
+            Kind::Ids,
+            Lane::Refresh,
+            id,
+            Micros(self.now),
+            &TIMES,
+        ) {
+            self.queue.push((self.now, job));
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self
+            .work
+            .look_at(Kind::Ids, &TIMES)
+            .is_some_and(|at| at.0 <= self.now)
+        {
+            self.ring();
+        }
+    }
+
+    fn take(&mut self) {
+        let Some(index) = self.queue.iter().position(|(at, _)| *at <= self.now) else {
+            return;
+        };
+        let (_, job) = self.queue.remove(index);
+        match self
+            .work
+            .begin(Kind::Ids, &job.id, "w", Micros(self.now), &TIMES)
+        {
+            Begin::Started { fence, .. } => {
+                assert!(
+                    self.running.is_none_or(|(old, _)| old < fence),
+                    "invariant 8: two with one fence"
+                );
+                self.running = Some((fence, self.now));
+            }
+            Begin::Busy { until } => {
+                assert!(until.0 > self.now);
+                self.queue.push((until.0, job));
+            }
+            Begin::Superseded | Begin::Held => {}
+        }
+    }
+
+    fn end(&mut self, outcome: &Outcome) {
+        let Some((fence, started)) = self.running.take() else {
+            return;
+        };
+        let failed = !matches!(outcome, Outcome::Done | Outcome::Continue);
+        let failure = failed.then(|| Failure {
+            at: Micros(self.now),
+            kind: "timeout".into(),
+            message: "slow".into(),
+            again: None,
+        });
+        let end = End {
+            kind: Kind::Ids,
+            fence,
+            outcome,
+            failure,
+            next_due: None,
+            job: self.id(),
+        };
+        let finished = self.work.finish(&account(), end, Micros(self.now));
+        if finished != Finished::Lost && matches!(outcome, Outcome::Done | Outcome::Dead { .. }) {
+            self.covered = self.covered.max(started);
+        }
+        if let Finished::Publish { job, after } = finished {
+            self.queue
+                .push((self.now + crate::time::micros(after), job));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
+
+    #[test]
+    fn invariants_9_and_14_an_event_is_always_followed_by_a_slice_that_starts_later(steps in steps()) {
+        let mut world = World {
+            work: Work::default(), now: 1_000, jobs: 0, queue: vec![], running: None, last_event: None, covered: 0,
+        };
+        for step in steps {
+            match step {
+                Step::Wait(by) => world.now += by,
+                Step::Event => {
+                    world.now += 1;
+                    world.last_event = Some(world.now);
+                    world.ring();
+                    world.now += 1;
+                }
+                Step::LoseQueue => world.queue.clear(),
+                Step::DoubleQueue => world.queue.extend(world.queue.clone()),
+                Step::Sweep => world.sweep(),
+                Step::Take => world.take(),
+                Step::End(which) => {
+                    let now = world.now;
+                    world.end(&match which {
+                        0 | 1 => Outcome::Done,
+                        2 => Outcome::Continue,
+                        3 => Outcome::Retry { after: Duration::from_micros(30) },
+                        4 => Outcome::Due { at: Micros(now + 40) },
+                        _ => Outcome::Park,
+                    });
+                }
+                Step::Die => world.running = None,
+                Step::Unpark => {
+                    for _ in world.work.unpark(Micros(world.now)) {
+                        world.ring();
+                    }
+                }
+            }
+            let stored: Work = serde_json::from_str(&serde_json::to_string(&world.work).unwrap()).unwrap();
+            prop_assert_eq!(&stored, &world.work);
+        }
+        // Quiet: no more losses. Sweeps and workers alone must bring every event to a later slice.
+        world.work.unpark(Micros(world.now));
+        for _ in 0..60 {
+            world.now += 20;
+            world.sweep();
+            world.take();
+            world.now += 1;
+            world.end(&Outcome::Done);
+        }
+        if let Some(event) = world.last_event {
+            prop_assert!(world.covered >= event, "event at {event}, last slice started at {}", world.covered);
+        }
+        prop_assert_eq!(world.work.tasks.get(&Kind::Ids).and_then(|task| task.due), None);
+        prop_assert!(world.work.index(&account(), &TIMES).is_empty());
+    }
+}
+
+#[test]
+fn invariant_9_a_storm_of_rings_leads_to_one_waiting_and_one_running() {
+    let mut work = Work::default();
+    let mut published = Vec::new();
+    let mut ring = |work: &mut Work, n: u64| {
+        let ring = work.ring(
+            &account(),
+            Kind::Ids,
+            Lane::Refresh,
+            JobId(n.to_string()),
+            Micros(10),
+            &TIMES,
+        );
+        if let Ring::Publish(job) = ring {
+            published.push(job.id);
+        }
+    };
+    (0..1_000).for_each(|n| ring(&mut work, n));
+    assert!(matches!(
+        work.begin(Kind::Ids, &JobId("0".into()), "w", Micros(10), &TIMES),
+        Begin::Started { .. }
+    ));
+    (1_000..2_000).for_each(|n| ring(&mut work, n));
+    assert_eq!(published, [JobId("0".into()), JobId("1000".into())]);
+    let busy = work.begin(Kind::Ids, &JobId("1000".into()), "w2", Micros(11), &TIMES);
+    assert_eq!(busy, Begin::Busy { until: Micros(60) });
+}
+
+#[test]
+fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
+    let mut work = Work::default();
+    work.ring(
+        &account(),
+        Kind::Full,
+        Lane::Build,
+        JobId("a".into()),
+        Micros(10),
+        &TIMES,
+    );
+    let Begin::Started { fence: old, .. } =
+        work.begin(Kind::Full, &JobId("a".into()), "w1", Micros(10), &TIMES)
+    else {
+        panic!("free lease");
+    };
+    // Nobody finished; the sweep rings when the lease has run out.
+    assert_eq!(work.look_at(Kind::Full, &TIMES), Some(Micros(60)));
+    work.ring(
+        &account(),
+        Kind::Full,
+        Lane::Build,
+        JobId("b".into()),
+        Micros(60),
+        &TIMES,
+    );
+    let Begin::Started { fence: new, .. } =
+        work.begin(Kind::Full, &JobId("b".into()), "w2", Micros(60), &TIMES)
+    else {
+        panic!("the lease ran out");
+    };
+    assert!(new > old);
+    assert_eq!(work.renew(old, Micros(61), &TIMES), Renewed::Lost);
+    let end = End {
+        kind: Kind::Full,
+        fence: old,
+        outcome: &Outcome::Done,
+        failure: None,
+        next_due: None,
+        job: JobId("c".into()),
+    };
+    assert_eq!(work.finish(&account(), end, Micros(61)), Finished::Lost);
+    assert_eq!(work.renew(new, Micros(61), &TIMES), Renewed::Kept);
+}
+
+#[test]
+fn a_parked_account_makes_no_work_until_it_is_unparked() {
+    let mut work = Work::default();
+    work.ring(
+        &account(),
+        Kind::Changes,
+        Lane::Refresh,
+        JobId("a".into()),
+        Micros(10),
+        &TIMES,
+    );
+    work.park("401".into(), Micros(11));
+    assert_eq!(
+        work.begin(Kind::Changes, &JobId("a".into()), "w", Micros(12), &TIMES),
+        Begin::Superseded
+    );
+    assert_eq!(
+        work.ring(
+            &account(),
+            Kind::Ids,
+            Lane::Refresh,
+            JobId("b".into()),
+            Micros(12),
+            &TIMES
+        ),
+        Ring::Held
+    );
+    assert_eq!(work.look_at(Kind::Ids, &TIMES), None);
+    assert_eq!(
+        work.index(&account(), &TIMES)
+            .keys()
+            .map(|(index, _)| index.as_str())
+            .collect::<Vec<_>>(),
+        [PARKED]
+    );
+    assert_eq!(work.unpark(Micros(13)), [Kind::Ids, Kind::Changes]);
+}
