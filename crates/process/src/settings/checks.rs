@@ -1,0 +1,292 @@
+//! Checks that need more than one setting, or more than the shape of one.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tracing_subscriber::EnvFilter;
+
+use super::problem::Place;
+use super::sections::{AuthType, Integration, IntegrationKind};
+use super::tree::Log;
+use super::{INTEGRATIONS, Settings};
+
+/// RabbitMQ closes the channel of a consumer that keeps a delivery for longer (its default `consumer_timeout`).
+const BROKER_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// A path secret shorter than this could be guessed.
+const PATH_SECRET_MIN: usize = 16;
+
+pub(crate) fn run(settings: &Settings, log: &mut Log) {
+    let mut checks = Checks { log };
+    checks.http(settings);
+    checks.times(settings);
+    checks.numbers(settings);
+    checks.names(settings);
+    for (name, integration) in &settings.integrations {
+        checks.integration(settings, name, integration);
+    }
+}
+
+struct Checks<'a> {
+    log: &'a mut Log,
+}
+
+/// A setting's dotted name and its value.
+type Timed<'a> = (&'a str, Duration);
+
+impl Checks<'_> {
+    /// Reports at the first of `keys` that somebody set; silent where one of them already has a problem.
+    fn refuse(&mut self, keys: &[&str], what: String, hint: Option<&str>) {
+        if keys.iter().any(|key| self.log.bad.contains(*key)) {
+            return;
+        }
+        let place = keys
+            .iter()
+            .find_map(|key| self.log.places.get(*key).cloned())
+            .unwrap_or_else(|| {
+                Place::Default(keys.first().copied().unwrap_or_default().to_owned())
+            });
+        self.log.problem(place, what, hint.map(str::to_owned));
+    }
+
+    fn shorter(&mut self, a: Timed<'_>, b: Timed<'_>, why: &str) {
+        if a.1 >= b.1 {
+            self.compare(a, b, "must be shorter than", why);
+        }
+    }
+
+    fn not_longer(&mut self, a: Timed<'_>, b: Timed<'_>, why: &str) {
+        if a.1 > b.1 {
+            self.compare(a, b, "must not be longer than", why);
+        }
+    }
+
+    fn compare(&mut self, a: Timed<'_>, b: Timed<'_>, rule: &str, why: &str) {
+        let show =
+            |(name, value): Timed<'_>| format!("`{name}` ({})", humantime::format_duration(value));
+        self.refuse(
+            &[a.0, b.0],
+            format!("{} {rule} {}", show(a), show(b)),
+            Some(why),
+        );
+    }
+
+    fn http(&mut self, s: &Settings) {
+        if s.http.listen == s.http.admin_listen && s.http.listen.port() != 0 {
+            let what = "`http.listen` and `http.admin_listen` are the same address".to_owned();
+            self.refuse(
+                &["http.admin_listen", "http.listen"],
+                what,
+                Some("give each its own port"),
+            );
+        }
+        let deadline = ("http.request_deadline", s.http.request_deadline);
+        self.not_longer(
+            ("http.body_timeout", s.http.body_timeout),
+            deadline,
+            "the body is part of the request",
+        );
+        self.shorter(
+            ("cold.hold", s.cold.hold),
+            deadline,
+            "a held request must still be answered",
+        );
+        self.shorter(
+            ("credentials.check_timeout", s.credentials.check_timeout),
+            deadline,
+            "a request waits for the check",
+        );
+        self.shorter(
+            ("webhook.publish_timeout", s.webhook.publish_timeout),
+            deadline,
+            "a webhook waits for it",
+        );
+    }
+
+    fn times(&mut self, s: &Settings) {
+        let lease = ("worker.lease", s.worker.lease);
+        let slice = ("worker.slice_time", s.worker.slice_time);
+        self.shorter(slice, lease, "a slice must end while its lease stands");
+        self.shorter(
+            slice,
+            ("refresh.marker", s.refresh.marker),
+            "the marker of a running job would expire",
+        );
+        let call = ("crm.call_timeout", s.crm.call_timeout);
+        if s.worker.slice_time + s.crm.call_timeout >= BROKER_CONSUMER_TIMEOUT {
+            let what = "`worker.slice_time` and `crm.call_timeout` together must stay below 30m"
+                .to_owned();
+            self.refuse(
+                &[slice.0, call.0],
+                what,
+                Some("the broker takes a delivery back after 30m"),
+            );
+        }
+        self.not_longer(
+            ("crm.connect_timeout", s.crm.connect_timeout),
+            call,
+            "it is part of the call",
+        );
+        self.not_longer(
+            ("crm.read_timeout", s.crm.read_timeout),
+            call,
+            "it is part of the call",
+        );
+        self.not_longer(
+            (
+                "credentials.revocation_window",
+                s.credentials.revocation_window,
+            ),
+            (
+                "credentials.unreachable_window",
+                s.credentials.unreachable_window,
+            ),
+            "the second is the wider one",
+        );
+        let (poll, reconcile) = (
+            ("refresh.poll", s.refresh.poll),
+            ("refresh.reconcile", s.refresh.reconcile),
+        );
+        self.not_longer(poll, reconcile, "a reconcile is the rarer one");
+        self.not_longer(
+            ("refresh.sweep", s.refresh.sweep),
+            poll,
+            "polls are started by the sweep",
+        );
+        self.not_longer(
+            ("retry.first", s.retry.first),
+            ("retry.max", s.retry.max),
+            "waits grow up to it",
+        );
+        self.not_longer(
+            ("redis.read_timeout", s.redis.read_timeout),
+            ("http.request_deadline", s.http.request_deadline),
+            "a request reads the store",
+        );
+        if s.rabbitmq.heartbeat.subsec_nanos() != 0 {
+            self.refuse(
+                &["rabbitmq.heartbeat"],
+                "`rabbitmq.heartbeat` must be whole seconds".into(),
+                None,
+            );
+        }
+    }
+
+    fn numbers(&mut self, s: &Settings) {
+        if s.page.contacts > s.page.max_contacts {
+            let what = "`page.contacts` must not be more than `page.max_contacts`".to_owned();
+            self.refuse(&["page.contacts", "page.max_contacts"], what, None);
+        }
+        if s.refresh.brake_min > s.refresh.brake_max {
+            let what = "`refresh.brake_min` must not be more than `refresh.brake_max`".to_owned();
+            self.refuse(&["refresh.brake_min", "refresh.brake_max"], what, None);
+        }
+    }
+
+    fn names(&mut self, s: &Settings) {
+        for (key, name) in [
+            ("store.namespace", &s.store.namespace),
+            ("queue.namespace", &s.queue.namespace),
+        ] {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+            if !(1..=64).contains(&name.len()) || !name.bytes().all(allowed) {
+                let what = format!("`{key}` must be 1 to 64 letters, digits, _ or -");
+                self.refuse(&[key], what, None);
+            }
+        }
+        if EnvFilter::builder().parse(&s.log.level).is_err() {
+            let hint = "such as info, debug or info,worker=debug";
+            self.refuse(
+                &["log.level"],
+                "`log.level` is not a level or a list of directives".into(),
+                Some(hint),
+            );
+        }
+    }
+
+    fn integration(&mut self, s: &Settings, name: &str, integration: &Integration) {
+        let path = format!("{INTEGRATIONS}.{name}");
+        let key = |key: &str| format!("{path}.{key}");
+        if integration.kind == IntegrationKind::Linking {
+            let what =
+                format!("`{path}` is of the kind \"linking\", which this version does not run yet");
+            self.refuse(
+                &[&key("kind"), &path],
+                what,
+                Some("take the integration out for now"),
+            );
+        }
+        if integration.connector.is_empty() {
+            let hint = "the name of a shipped connector, or the path of a connector's file";
+            self.refuse(
+                &[&key("connector"), &path],
+                format!("`{path}` needs a `connector`"),
+                Some(hint),
+            );
+        }
+        match &integration.path_secret {
+            None if integration.auth_type == AuthType::None => {
+                let what = format!("`{path}` has auth_type \"none\" and needs a `path_secret`");
+                self.refuse(
+                    &[&key("path_secret"), &key("auth_type"), &path],
+                    what,
+                    Some("anybody could read it"),
+                );
+            }
+            Some(secret) => {
+                let secret = secret.expose_secret();
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+                if !(PATH_SECRET_MIN..=128).contains(&secret.len()) || !secret.bytes().all(allowed)
+                {
+                    let what = format!(
+                        "`{}` must be {PATH_SECRET_MIN} to 128 letters, digits, _ or -",
+                        key("path_secret")
+                    );
+                    self.refuse(
+                        &[&key("path_secret")],
+                        what,
+                        Some("openssl rand -hex 24 makes one"),
+                    );
+                }
+            }
+            None => {}
+        }
+        if !matches!(integration.auth_success_status, 200 | 204) {
+            let key = key("auth_success_status");
+            self.refuse(&[&key], format!("`{key}` must be 200 or 204"), None);
+        }
+        let is_region =
+            |region: &String| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
+        if !integration.region.as_ref().is_none_or(is_region) {
+            let key = key("region");
+            self.refuse(
+                &[&key],
+                format!("`{key}` must be two capital letters"),
+                Some("such as PT"),
+            );
+        }
+        if integration
+            .allow_hosts
+            .iter()
+            .any(|host| host.trim().is_empty() || host.contains("://"))
+        {
+            let key = key("allow_hosts");
+            self.refuse(
+                &[&key],
+                format!("`{key}` holds hosts, not URLs"),
+                Some("such as \"crm.internal:8069\""),
+            );
+        }
+        if integration.poll.is_some() || integration.reconcile.is_some() {
+            let (poll_key, reconcile_key) = (key("poll"), key("reconcile"));
+            self.not_longer(
+                (&poll_key, integration.poll.unwrap_or(s.refresh.poll)),
+                (
+                    &reconcile_key,
+                    integration.reconcile.unwrap_or(s.refresh.reconcile),
+                ),
+                "a reconcile is the rarer one",
+            );
+        }
+    }
+}

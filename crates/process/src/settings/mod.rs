@@ -1,0 +1,283 @@
+//! Settings: defaults, then `snapbridge.toml`, then `SNAPBRIDGE_*` variables. Every problem is reported at once with
+//! its place; unknown keys and unknown variables are refused; what goes together is checked together.
+
+mod backend;
+mod checks;
+mod env;
+mod leaf;
+mod problem;
+mod section;
+mod sections;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+
+pub use backend::{QueueUrl, SecretUrl, StoreUrl};
+pub use leaf::{ByteSize, SecretMap};
+pub use problem::{Place, Problem};
+pub use sections::{
+    AuthType, Cold, ColdAnswer, Credentials, Crm, Http, Integration, IntegrationKind, Keys, Log,
+    LogFormat, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+};
+pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
+
+use problem::did_you_mean;
+use section::{Key, Keys as _, Reader, Shown};
+use tree::{Node, Spot, Tree};
+
+const INTEGRATIONS: &str = "integrations";
+
+struct Section {
+    name: &'static str,
+    about: &'static [&'static str],
+    keys: &'static [Key],
+}
+
+macro_rules! settings {
+    ($($name:ident: $ty:ty),+ $(,)?) => {
+        /// The effective settings of a process. Each section documents its keys, with unit, default and bounds.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $( pub $name: $ty, )+
+            /// By name, as it stands in the URLs.
+            pub integrations: BTreeMap<String, Integration>,
+        }
+
+        const SECTIONS: &[Section] = &[$(
+            Section { name: stringify!($name), about: <$ty>::ABOUT, keys: <$ty>::KEYS }
+        ),+];
+
+        impl Settings {
+            fn read(tree: &mut Tree, log: &mut tree::Log) -> Self {
+                Self {
+                    $( $name: Reader::new(stringify!($name), table(tree, stringify!($name), log), log).read(), )+
+                    integrations: read_integrations(tree, log),
+                }
+            }
+
+            fn shown(&self) -> Vec<(&'static str, Vec<(&'static str, Shown)>)> {
+                vec![$( (stringify!($name), self.$name.show()) ),+]
+            }
+        }
+    };
+}
+
+settings! {
+    http: Http,
+    store: Store,
+    queue: Queue,
+    keys: Keys,
+    page: Page,
+    cold: Cold,
+    credentials: Credentials,
+    worker: Worker,
+    refresh: Refresh,
+    retry: Retry,
+    crm: Crm,
+    webhook: Webhook,
+    redis: Redis,
+    rabbitmq: Rabbitmq,
+    log: Log,
+}
+
+impl Settings {
+    /// Reads, overlays and checks everything; the error is every problem there is, those of the file first, in order.
+    pub fn load(source: &Source) -> Result<Self, Vec<Problem>> {
+        let mut log = tree::Log::default();
+        let mut tree = source
+            .file
+            .as_ref()
+            .map(|file| tree::parse(file, &mut log))
+            .unwrap_or_default();
+        let syntax = std::mem::take(&mut log.problems);
+        env::overlay(&mut tree, source, &mut log);
+        let settings = Self::read(&mut tree, &mut log);
+        for (name, spot) in tree {
+            let known = SECTIONS
+                .iter()
+                .map(|section| section.name)
+                .chain([INTEGRATIONS]);
+            let hint = match spot.node {
+                Node::Table(_) => did_you_mean(&name, known),
+                Node::Value(_) => belongs_elsewhere(&name),
+            };
+            log.problem(spot.place, format!("unknown section or key `{name}`"), hint);
+        }
+        if syntax.is_empty() {
+            checks::run(&settings, &mut log);
+        } else {
+            // What was recovered of a broken line would only repeat that it is broken.
+            log.problems.retain(|problem| {
+                !syntax
+                    .iter()
+                    .any(|error| shares_line(&problem.place, &error.place))
+            });
+            log.problems.extend(syntax);
+        }
+        if log.problems.is_empty() {
+            return Ok(settings);
+        }
+        log.problems.sort();
+        log.problems.dedup();
+        Err(log.problems)
+    }
+
+    /// The effective settings as TOML, secrets masked: readable by [`Settings::load`], safe to print.
+    pub fn masked(&self) -> String {
+        let mut out = String::new();
+        for (name, values) in self.shown() {
+            print_section(&mut out, name, values);
+        }
+        for (name, integration) in &self.integrations {
+            print_section(
+                &mut out,
+                &format!("{INTEGRATIONS}.{name}"),
+                integration.show(),
+            );
+        }
+        out
+    }
+
+    /// Every setting there is, documented, its default behind a `#`: a `snapbridge.toml` to start from.
+    pub fn reference() -> String {
+        let mut out = String::new();
+        for section in SECTIONS {
+            print_reference(
+                &mut out,
+                &format!("[{}]", section.name),
+                section.about,
+                section.keys,
+            );
+        }
+        print_reference(
+            &mut out,
+            "#[integrations.name]",
+            Integration::ABOUT,
+            Integration::KEYS,
+        );
+        out
+    }
+}
+
+/// All defaults, no integration.
+impl Default for Settings {
+    fn default() -> Self {
+        Self::read(&mut Tree::new(), &mut tree::Log::default())
+    }
+}
+
+/// `[a-z0-9_-]{1,64}`
+fn valid_integration_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// Where a key that stands in the wrong section would be right.
+fn belongs_elsewhere(key: &str) -> Option<String> {
+    let homes: Vec<String> = SECTIONS
+        .iter()
+        .filter(|section| section.keys.iter().any(|known| known.name == key))
+        .map(|section| format!("[{}]", section.name))
+        .collect();
+    (!homes.is_empty()).then(|| format!("it belongs into {}", homes.join(" or ")))
+}
+
+fn table(tree: &mut Tree, name: &str, log: &mut tree::Log) -> Tree {
+    match tree.remove(name) {
+        None => Tree::new(),
+        Some(Spot {
+            node: Node::Table(table),
+            ..
+        }) => table,
+        Some(Spot {
+            place,
+            node: Node::Value(_),
+        }) => {
+            log.problem(
+                place,
+                format!("`{name}` is a section"),
+                Some(format!("write [{name}]")),
+            );
+            Tree::new()
+        }
+    }
+}
+
+fn read_integrations(tree: &mut Tree, log: &mut tree::Log) -> BTreeMap<String, Integration> {
+    let mut integrations = BTreeMap::new();
+    for (name, spot) in table(tree, INTEGRATIONS, log) {
+        let path = format!("{INTEGRATIONS}.{name}");
+        let Node::Table(table) = spot.node else {
+            log.problem(
+                spot.place,
+                format!("`{path}` is a table"),
+                Some(format!("write [{path}]")),
+            );
+            continue;
+        };
+        if !valid_integration_name(&name) {
+            let hint = "1 to 64 of a-z, 0-9, _ and -; it stands in the URLs".to_owned();
+            log.problem(
+                spot.place.clone(),
+                format!("`{name}` cannot be the name of an integration"),
+                Some(hint),
+            );
+        }
+        log.places.insert(path.clone(), spot.place);
+        integrations.insert(name, Reader::new(path, table, log).read());
+    }
+    integrations
+}
+
+fn shares_line(a: &Place, b: &Place) -> bool {
+    matches!((a, b), (Place::File { line: a, .. }, Place::File { line: b, .. }) if a == b)
+}
+
+fn print_section(out: &mut String, name: &str, values: Vec<(&'static str, Shown)>) {
+    out.push_str(&format!(
+        "{}[{name}]\n",
+        if out.is_empty() { "" } else { "\n" }
+    ));
+    let mut tables = Vec::new();
+    for (key, shown) in values {
+        match shown {
+            Shown::Value(value) => out.push_str(&format!("{key} = {value}\n")),
+            Shown::Unset => out.push_str(&format!("# {key} is not set\n")),
+            Shown::Table(entries) => tables.push((key, entries)),
+        }
+    }
+    for (key, entries) in tables
+        .into_iter()
+        .filter(|(_, entries)| !entries.is_empty())
+    {
+        out.push_str(&format!("\n[{name}.{key}]\n"));
+        out.extend(
+            entries
+                .into_iter()
+                .map(|(key, value)| format!("{key} = {value}\n")),
+        );
+    }
+}
+
+fn print_reference(out: &mut String, header: &str, about: &[&str], keys: &[Key]) {
+    let comment = |out: &mut String, lines: &[&str]| {
+        out.extend(lines.iter().map(|line| format!("#{line}\n")));
+    };
+    out.push_str(if out.is_empty() { "" } else { "\n" });
+    comment(out, about);
+    out.push_str(&format!("{header}\n"));
+    for key in keys {
+        comment(out, key.docs);
+        out.push_str(&match (key.map, key.default) {
+            (true, _) => format!("#{}.name = …\n", key.name),
+            (false, "") => format!("#{} = …\n", key.name),
+            (false, default) if default.parse::<f64>().is_ok() => {
+                format!("#{} = {default}\n", key.name)
+            }
+            (false, default) => format!("#{} = \"{default}\"\n", key.name),
+        });
+    }
+}

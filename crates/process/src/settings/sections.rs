@@ -1,0 +1,305 @@
+//! Every setting there is: name, type, default and bounds, documented once. `Settings::reference` prints this table.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::backend::{QueueUrl, StoreUrl};
+use super::leaf::{ByteSize, SecretMap, words};
+use super::section::section;
+
+section! {
+    /// The two listeners of the front.
+    Http {
+        /// Address Talkdesk and the CRMs' webhooks reach.
+        listen: SocketAddr = "127.0.0.1:8080";
+        /// Address of /healthz, /readyz, /metrics and /ops. Never open it to the world.
+        admin_listen: SocketAddr = "127.0.0.1:8081";
+        /// Absolute URL under which the world sees `listen`; printed into the Talkdesk paperwork and webhook URLs.
+        public_url: Option<Url> = "";
+        /// Time a client has to send its request head.
+        header_timeout: Duration = "10s" in "10ms"..="5m";
+        /// Time a client has to send its request body.
+        body_timeout: Duration = "10s" in "10ms"..="5m";
+        /// Time from the request head to the answer; whatever is late then is answered 504.
+        request_deadline: Duration = "25s" in "10ms"..="5m";
+        /// Connections open at once on the public listener.
+        max_connections: usize = "512" in "1"..="65535";
+        /// Largest body of a Talkdesk call, in bytes.
+        body_limit: ByteSize = "256KiB" in "1KiB"..="16MiB";
+        /// Largest body of a webhook, in bytes.
+        webhook_body_limit: ByteSize = "512KiB" in "1KiB"..="16MiB";
+    }
+}
+
+section! {
+    /// Where snapshots and the work on them live.
+    Store {
+        /// `sqlite:DIR`, `redis://…` or `rediss://…`. Each role says what it takes where nothing is set.
+        url: Option<StoreUrl> = "";
+        /// First part of every key; two installations on one Redis need two.
+        namespace: String = "sb";
+    }
+}
+
+section! {
+    /// The doorbell between front and worker.
+    Queue {
+        /// `sqlite:DIR`, `amqp://…` or `amqps://…`. Each role says what it takes where nothing is set.
+        url: Option<QueueUrl> = "";
+        /// First part of every queue's and exchange's name.
+        namespace: String = "sb";
+    }
+}
+
+section! {
+    /// The key file.
+    Keys {
+        /// File with the identity key and the sealing keys. Each role says what it takes where nothing is set.
+        file: Option<PathBuf> = "";
+    }
+}
+
+section! {
+    /// How much one contact sync answer holds.
+    Page {
+        /// Contacts of a page.
+        contacts: usize = "500" in "1"..="5000";
+        /// Most contacts a page may be set to, or grow to.
+        max_contacts: usize = "5000" in "1"..="5000";
+        /// Bytes of a page; it ends before the contact that would pass them, though it always holds one.
+        bytes: ByteSize = "1MiB" in "4KiB"..="64MiB";
+    }
+}
+
+words! {
+    /// What a sync of a snapshot that is not ready, and has nothing new yet, is answered.
+    ColdAnswer {
+        /// An empty page with a new `next_offset`: more to come.
+        Hold = "hold",
+        /// 503 with `Retry-After`.
+        Unavailable = "unavailable",
+    }
+}
+
+section! {
+    /// Accounts whose snapshot is still being built.
+    Cold {
+        /// Answer when the hold ran out: `hold` (an empty page that says "more to come") or `unavailable` (503).
+        answer: ColdAnswer = "hold";
+        /// Longest time a request waits for something new, the live credential check included.
+        hold: Duration = "15s" in "0s"..="5m";
+    }
+}
+
+section! {
+    /// How long credentials are believed, and how they are checked.
+    Credentials {
+        /// Age up to which known credentials are served without a new proof.
+        revocation_window: Duration = "1h" in "1ms"..="365days";
+        /// The same while the CRM cannot be reached.
+        unreachable_window: Duration = "24h" in "1ms"..="365days";
+        /// Time a live check may take.
+        check_timeout: Duration = "8s" in "1ms"..="5m";
+        /// Time a refused check is remembered.
+        failure_memory: Duration = "60s" in "0s"..="1h";
+        /// Time after which the credentials of a parked account are checked live again.
+        recheck_after: Duration = "1m" in "1ms"..="1day";
+        /// Live checks per minute and locator, so that guessing is slow.
+        checks_per_minute: u32 = "10" in "1"..="6000";
+    }
+}
+
+section! {
+    /// The worker.
+    Worker {
+        /// Jobs worked on at once.
+        slots: usize = "4" in "1"..="256";
+        /// Time after which a job hands over to its continuation.
+        slice_time: Duration = "20s" in "1ms"..="20m";
+        /// CRM pages after which it does.
+        slice_pages: u32 = "50" in "1"..="10000";
+        /// Life of an account's lease; renewed while its job runs.
+        lease: Duration = "30s" in "10ms"..="1h";
+        /// Time running jobs have to reach a safe point once the process is told to stop.
+        stop_grace: Duration = "8s" in "0s"..="10m";
+        /// Rows of one commit.
+        commit_rows: usize = "100" in "1"..="1000";
+    }
+}
+
+section! {
+    /// When snapshots are looked at again.
+    Refresh {
+        /// Time between two polls of an account.
+        poll: Duration = "10m" in "1ms"..="30days";
+        /// Time between two reconciles of an account.
+        reconcile: Duration = "24h" in "1ms"..="365days";
+        /// Time between two sweeps for what is due.
+        sweep: Duration = "15s" in "1ms"..="1h";
+        /// Share by which due times are spread, so that accounts do not all come at once.
+        jitter: f64 = "0.1" in "0"..="0.5";
+        /// Life of the marker that says a job already waits.
+        marker: Duration = "2m" in "1ms"..="1day";
+        /// Silence of webhooks after which an account that had some is polled more often.
+        quiet_webhooks: Duration = "1h" in "1ms"..="30days";
+        /// Dirty ids of an account above which a poll takes the place of fetching each.
+        dirty_limit: usize = "500" in "1"..="100000";
+        /// Share of a snapshot that one full pass may delete.
+        brake_ratio: f64 = "0.2" in "0"..="1";
+        /// Deletions that are always allowed, however small the snapshot.
+        brake_min: u64 = "20" in "0"..="1000000";
+        /// Deletions above which a second agreeing pass is waited for, however large the snapshot.
+        brake_max: u64 = "1000" in "0"..="100000000";
+    }
+}
+
+section! {
+    /// Jobs that failed and may be tried again.
+    Retry {
+        /// Attempts before a job is a dead letter.
+        attempts: u32 = "8" in "1"..="100";
+        /// Wait before the second attempt; doubled each time.
+        first: Duration = "5s" in "1ms"..="1day";
+        /// Longest wait.
+        max: Duration = "1h" in "1ms"..="7days";
+        /// Longest `Retry-After` of a CRM that is obeyed as it stands.
+        retry_after_max: Duration = "15m" in "1ms"..="1day";
+    }
+}
+
+section! {
+    /// Calls to CRMs.
+    Crm {
+        /// Time for TCP and TLS.
+        connect_timeout: Duration = "5s" in "1ms"..="5m";
+        /// Time without a byte of the answer.
+        read_timeout: Duration = "10s" in "1ms"..="10m";
+        /// Time of one call, all of it.
+        call_timeout: Duration = "60s" in "1ms"..="20m";
+        /// Largest answer, in bytes after decompression.
+        body_limit: ByteSize = "32MiB" in "1KiB"..="1GiB";
+        /// Pages after which a walk counts as endless.
+        page_limit: u64 = "100000" in "1"..="100000000";
+    }
+}
+
+section! {
+    /// Webhooks of CRMs.
+    Webhook {
+        /// Time for which a repeated event is dropped.
+        dedupe: Duration = "10m" in "0s"..="7days";
+        /// Age of a signed time stamp that is still believed, where a connector names none.
+        tolerance: Duration = "5m" in "1s"..="1day";
+        /// Time to mark the work and have the ring confirmed before the sender is told to come again.
+        publish_timeout: Duration = "5s" in "1ms"..="1m";
+    }
+}
+
+section! {
+    /// The connection to Redis.
+    Redis {
+        /// Time of a read.
+        read_timeout: Duration = "500ms" in "1ms"..="1m";
+        /// Time of a script that writes.
+        write_timeout: Duration = "2s" in "1ms"..="5m";
+        /// Time between two pings of the watchdog.
+        watchdog_ping: Duration = "2s" in "1ms"..="5m";
+        /// Pings missed in a row before the connection is rebuilt.
+        watchdog_misses: u32 = "3" in "1"..="100";
+    }
+}
+
+section! {
+    /// The connection to RabbitMQ, and limits of its queues.
+    Rabbitmq {
+        /// Heartbeat that is proposed to the broker; whole seconds.
+        heartbeat: Duration = "10s" in "1s"..="5m";
+        /// Time to be connected and authenticated.
+        connect_timeout: Duration = "3s" in "1ms"..="1m";
+        /// Time for the broker to confirm a publish.
+        confirm_timeout: Duration = "5s" in "1ms"..="1m";
+        /// Jobs a lane may hold before a publish is refused.
+        max_length: u32 = "100000" in "1"..="100000000";
+        /// Deliveries of one job before the broker sets it aside.
+        delivery_limit: u32 = "20" in "1"..="1000";
+    }
+}
+
+words! {
+    /// Form of a log line.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
+}
+
+section! {
+    /// Log lines, on stderr.
+    Log {
+        /// `text` or `json`.
+        format: LogFormat = "text";
+        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,worker=debug`.
+        level: String = "info";
+    }
+}
+
+words! {
+    /// What an integration is for.
+    IntegrationKind {
+        /// Talkdesk's endpoints.
+        Talkdesk = "talkdesk",
+        /// Two systems that learn each other's contacts.
+        Linking = "linking",
+    }
+}
+
+words! {
+    /// How Talkdesk asks a customer for credentials.
+    AuthType {
+        None = "none",
+        Custom = "custom",
+        OAuth2 = "oauth2",
+        OAuth2Password = "oauth2_password",
+        OAuth2ClientCredentials = "oauth2_client_credentials",
+    }
+}
+
+section! {
+    /// One integration, `[integrations.NAME]`; the name, `[a-z0-9_-]{1,64}`, stands in its URLs.
+    Integration {
+        /// `talkdesk`. `linking` is known, but not run yet.
+        kind: IntegrationKind = "talkdesk";
+        /// Name of a shipped connector, or path of a connector's file. Must be set.
+        connector: String = "";
+        /// `none`, `custom`, `oauth2`, `oauth2_password` or `oauth2_client_credentials`.
+        auth_type: AuthType = "custom";
+        /// Secret segment of the URL: `/{integration}/k/{secret}/…`. Must be set where `auth_type` is `none`.
+        path_secret: Option<SecretString> = "";
+        /// Hosts the connector may call although they are private, plain http or on another port.
+        allow_hosts: Vec<String> = "";
+        /// Region of phone numbers without a country code, two letters such as `PT`.
+        region: Option<String> = "";
+        /// Time between two polls, instead of `refresh.poll`.
+        poll: Option<Duration> = "" in "1ms"..="30days";
+        /// Time between two reconciles, instead of `refresh.reconcile`.
+        reconcile: Option<Duration> = "" in "1ms"..="365days";
+        /// Time by which a poll stays behind the CRM's clock, instead of the connector's.
+        lag: Option<Duration> = "" in "0s"..="1day";
+        /// Time by which a poll reaches back behind its cursor, instead of the connector's.
+        overlap: Option<Duration> = "" in "0s"..="7days";
+        /// Status of a successful auth_validation: 200, or 204 as older Talkdesk accounts want it.
+        auth_success_status: u16 = "200";
+        /// Fields an auth_validation returns for Talkdesk to keep.
+        return_fields: Vec<String> = "";
+        /// Values of the connector that the operator fixes; shown masked, as some are secrets.
+        connection: SecretMap = "";
+        /// Secrets of app-level webhooks.
+        app: SecretMap = "";
+    }
+}

@@ -1,0 +1,261 @@
+//! Log lines on stderr, metrics for a listener to render, and one way to print an error.
+
+use std::error::Error;
+use std::io::IsTerminal;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::settings::LogFormat;
+
+/// Bounds of every histogram of seconds: from a page out of the snapshot (under a millisecond) to a slow CRM.
+const SECONDS: [f64; 16] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+/// Time between two upkeeps; without them the samples of histograms that nobody scrapes pile up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("the log level is not a level or a list of directives")]
+    Level(#[source] tracing_subscriber::filter::ParseError),
+    #[error("this process has a log subscriber already")]
+    Subscriber(#[source] tracing::subscriber::SetGlobalDefaultError),
+    #[error("the buckets of a histogram are wrong")]
+    Buckets(#[source] metrics_exporter_prometheus::BuildError),
+    #[error("this process has a metrics recorder already")]
+    Recorder,
+}
+
+/// Sends log lines of the process to stderr. `level` as in `[log]`: a level, or directives of `EnvFilter`.
+pub fn init_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
+    let subscriber = subscriber(
+        format,
+        level,
+        std::io::stderr,
+        std::io::stderr().is_terminal(),
+    )?;
+    tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
+}
+
+/// The same to any writer, for tests that read log lines (`tracing::subscriber::with_default`).
+pub fn subscriber<W>(
+    format: LogFormat,
+    level: &str,
+    writer: W,
+    colour: bool,
+) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(TelemetryError::Level)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    Ok(match format {
+        LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
+        LogFormat::Json => Box::new(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(true)
+                .with_span_list(false)
+                .finish(),
+        ),
+    })
+}
+
+/// The metrics of this process, in Prometheus' text format. Opens no listener.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+}
+
+impl Metrics {
+    /// Makes the process-wide recorder. The recorder of the `metrics` crate is global by nature: a second call returns
+    /// the first one's, so that several servers of one process (as tests have them) share it.
+    pub fn install() -> Result<Self, TelemetryError> {
+        static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = INSTALLED.get() {
+            return Ok(Self {
+                handle: handle.clone(),
+            });
+        }
+        let recorder = builder()?.build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::Recorder)?;
+        Ok(Self {
+            handle: INSTALLED.get_or_init(|| handle).clone(),
+        })
+    }
+
+    /// All metrics, as `/metrics` shows them (`text/plain; version=0.0.4`).
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Keeps the recorder tidy until `stop`.
+    pub fn spawn_upkeep(&self, stop: CancellationToken) -> JoinHandle<()> {
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            let mut timer = tokio::time::interval(UPKEEP);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            while stop.run_until_cancelled(timer.tick()).await.is_some() {
+                handle.run_upkeep();
+            }
+        })
+    }
+}
+
+fn builder() -> Result<PrometheusBuilder, TelemetryError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .map_err(TelemetryError::Buckets)
+}
+
+/// Sets the gauge `snapbridge_build_info` to 1, with what is running as labels.
+pub fn build_info(version: &'static str, role: &'static str) {
+    metrics::describe_gauge!(
+        "snapbridge_build_info",
+        "1; version and role of this process as labels"
+    );
+    metrics::gauge!("snapbridge_build_info", "version" => version, "role" => role).set(1.0);
+}
+
+/// An error and what caused it, `a: b: c`, each once: a cause that the text before it already ends with (as errors of
+/// other people's crates do) is not said again.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !said.is_empty() && !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: &str) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, level, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("job", account = "a1").entered();
+            tracing::info!(pages = 3, "slice done");
+            tracing::debug!("too quiet to be heard at info");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_hold_message_fields_and_span() {
+        let text = logged(LogFormat::Json, "info");
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!(line["message"], "slice done");
+        assert_eq!(line["pages"], 3);
+        assert_eq!(line["span"]["account"], "a1");
+    }
+
+    #[test]
+    fn text_lines_are_filtered_by_level_and_have_no_colour() {
+        let text = logged(LogFormat::Text, "info");
+        assert!(text.contains("slice done pages=3"), "{text}");
+        assert!(
+            !text.contains("too quiet") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+        assert!(logged(LogFormat::Text, "warn,process=debug").contains("too quiet"));
+    }
+
+    #[test]
+    fn a_wrong_level_is_an_error() {
+        assert!(matches!(
+            subscriber(LogFormat::Text, "info,worker=loudly", io::sink, false),
+            Err(TelemetryError::Level(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn metrics_render_with_buckets_and_build_info_and_a_second_install_shares_them() {
+        let metrics = Metrics::install().unwrap();
+        build_info("1.2.3", "front");
+        metrics::histogram!("snapbridge_test_page_seconds").record(0.003);
+        let text = Metrics::install().unwrap().render();
+        assert!(
+            text.contains(r#"snapbridge_build_info{version="1.2.3",role="front"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"snapbridge_test_page_seconds_bucket{le="0.005"} 1"#),
+            "{text}"
+        );
+        let stop = CancellationToken::new();
+        let upkeep = metrics.spawn_upkeep(stop.clone());
+        stop.cancel();
+        upkeep.await.unwrap();
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Failed {
+        text: &'static str,
+        source: Option<Box<Failed>>,
+    }
+
+    #[test]
+    fn the_chain_says_each_cause_once() {
+        let wrap = |text, source: Option<Failed>| Failed {
+            text,
+            source: source.map(Box::new),
+        };
+        let polite = wrap(
+            "page failed",
+            Some(wrap("call failed", Some(wrap("timed out", None)))),
+        );
+        assert_eq!(chain(&polite), "page failed: call failed: timed out");
+        let talkative = wrap(
+            "page failed",
+            Some(wrap(
+                "call failed: timed out",
+                Some(wrap("timed out", None)),
+            )),
+        );
+        assert_eq!(chain(&talkative), "page failed: call failed: timed out");
+    }
+}
