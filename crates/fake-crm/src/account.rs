@@ -1,0 +1,297 @@
+//! One account of the CRM: everything it holds, behind one lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::AccountOptions;
+use crate::clock;
+use crate::data::{self, User};
+use crate::history::NEVER;
+use crate::knobs::Knobs;
+use crate::rng::Rng;
+use crate::state::{Contacts, Moment};
+use crate::stats::{Meter, Quota, Stats};
+use crate::webhooks::{self, News, Outbox};
+
+pub(crate) struct Account {
+    pub name: String,
+    started: Instant,
+    state: Mutex<State>,
+    /// Follows the knob, for the answers that wait for it.
+    frozen: watch::Sender<bool>,
+    /// There may be something to send.
+    pub wake: Arc<Notify>,
+    dispatcher: Mutex<Option<JoinHandle<()>>>,
+}
+
+pub(crate) struct State {
+    pub contacts: Contacts,
+    pub users: Vec<UserRecord>,
+    pub tokens: Vec<String>,
+    pub knobs: Knobs,
+    pub meter: Meter,
+    pub outbox: Outbox,
+    /// Makes the tokens of an endless list differ.
+    pub lap: u64,
+    account: String,
+    wake: Arc<Notify>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UserRecord {
+    pub revision: u32,
+    pub active: bool,
+}
+
+/// Stamps and visibility of the rows of one control call.
+pub(crate) struct Transaction {
+    stamp: Option<i64>,
+    lag: Lag,
+    knobs: Knobs,
+}
+
+enum Lag {
+    Held,
+    /// All rows at this real time.
+    Until(i64),
+    Each,
+}
+
+impl Account {
+    pub(crate) fn new(seed: u64, options: AccountOptions) -> Arc<Account> {
+        let seed = Rng::account_seed(seed, &options.name);
+        let knobs = Knobs {
+            limit: options.limit,
+            concurrency: options.concurrency,
+            ..Knobs::default()
+        };
+        let wake = Arc::<Notify>::default();
+        let state = State {
+            contacts: Contacts::new(seed, options.contacts as u64),
+            users: vec![
+                UserRecord {
+                    revision: 0,
+                    active: true
+                };
+                options.users
+            ],
+            tokens: vec![options.token],
+            knobs,
+            meter: Meter::default(),
+            outbox: Outbox::default(),
+            lap: 0,
+            account: options.name.clone(),
+            wake: wake.clone(),
+        };
+        Arc::new(Account {
+            name: options.name,
+            started: Instant::now(),
+            state: Mutex::new(state),
+            frozen: watch::Sender::new(false),
+            wake,
+            dispatcher: Mutex::default(),
+        })
+    }
+
+    /// The state as it is now: what has become visible by now is visible.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        let news = state.contacts.settle(clock::now_ms());
+        state.publish(news);
+        state
+    }
+
+    /// After anything that may have changed knobs or made events.
+    pub(crate) fn changed(self: &Arc<Account>) {
+        let (frozen, sends) = {
+            let state = self.state.lock();
+            (state.knobs.frozen, state.outbox.webhook.is_some())
+        };
+        self.frozen.send_replace(frozen);
+        if sends {
+            self.ensure_dispatcher();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Returns once the account is not frozen.
+    pub(crate) async fn thawed(&self) {
+        // Err would mean that the sender is gone, and it lives in `self`.
+        let _ = self.frozen.subscribe().wait_for(|frozen| !frozen).await;
+    }
+
+    /// For calls that come while nobody runs the dispatcher any more: the runtime it ran on may be gone.
+    pub(crate) fn ensure_dispatcher_if_needed(self: &Arc<Account>) {
+        if self.state.lock().outbox.webhook.is_some() {
+            self.ensure_dispatcher();
+        }
+    }
+
+    /// Tasks need a runtime, and tests bring and drop theirs: the task is started by the first call inside of one, and
+    /// again when the runtime it ran on is gone.
+    pub(crate) fn ensure_dispatcher(self: &Arc<Account>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let mut dispatcher = self.dispatcher.lock();
+        if dispatcher.as_ref().is_none_or(JoinHandle::is_finished) {
+            *dispatcher = Some(runtime.spawn(webhooks::dispatch(Arc::downgrade(self))));
+        }
+    }
+
+    pub(crate) fn since_start(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.wake.notify_one();
+    }
+}
+
+impl State {
+    pub(crate) fn crm_now(&self) -> i64 {
+        clock::now_ms() + self.knobs.clock_skew_ms
+    }
+
+    pub(crate) fn publish(&mut self, news: Vec<News>) {
+        if !news.is_empty() {
+            self.outbox.add(&self.account, news, &mut self.contacts.rng);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn count_call(&mut self, since_start: Duration) -> Option<Quota> {
+        self.meter
+            .count(self.knobs.limit, since_start, clock::now_ms())
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            contacts: self.contacts.live(),
+            webhooks: self.outbox.stats.clone(),
+            ..self.meter.read(self.knobs.limit)
+        }
+    }
+
+    pub(crate) fn user(&self, ordinal: usize) -> Option<User> {
+        let record = self.users.get(ordinal.checked_sub(1)?)?;
+        Some(data::user(
+            self.contacts.seed,
+            ordinal as u64,
+            record.revision,
+            record.active,
+        ))
+    }
+
+    /// `stamp_ms` replaces the CRM's clock; `one_stamp` gives all rows the same stamp whatever the knobs say.
+    pub(crate) fn begin(
+        &mut self,
+        hold: bool,
+        stamp_ms: Option<i64>,
+        one_stamp: bool,
+    ) -> Transaction {
+        let knobs = self.knobs.clone();
+        let one = one_stamp || knobs.equal_stamps;
+        let start = clock::now_ms();
+        let lag = match (hold, one) {
+            (true, _) => Lag::Held,
+            (_, true) => Lag::Until(start + draw_lag(&knobs, &mut self.contacts.rng)),
+            _ => Lag::Each,
+        };
+        Transaction {
+            stamp: stamp_ms.or_else(|| one.then_some(start + knobs.clock_skew_ms)),
+            lag,
+            knobs,
+        }
+    }
+
+    /// Edits by others while somebody pages (knob `edits_per_page`).
+    pub(crate) fn move_rows(&mut self) {
+        let wanted = self.knobs.edits_per_page;
+        if wanted == Default::default() {
+            return;
+        }
+        let transaction = self.begin(false, None, false);
+        let mut news = Vec::new();
+        for id in self.contacts.pick(wanted.edits as usize, false) {
+            let at = self.moment(&transaction);
+            self.contacts
+                .update(id, at, webhooks::EventKind::Updated, &mut news, |record| {
+                    record.revision += 1
+                });
+        }
+        for id in self.contacts.pick(wanted.deletes as usize, false) {
+            let at = self.moment(&transaction);
+            self.contacts.delete(id, at, None, &mut news);
+        }
+        for _ in 0..wanted.adds {
+            let at = self.moment(&transaction);
+            self.contacts.create(None, at, &mut news);
+        }
+        self.publish(news);
+    }
+
+    pub(crate) fn moment(&mut self, transaction: &Transaction) -> Moment {
+        let early = self
+            .outbox
+            .webhook
+            .as_ref()
+            .is_some_and(|webhook| webhook.early);
+        Moment {
+            news_at_once: early,
+            ..transaction.moment(&mut self.contacts.rng)
+        }
+    }
+}
+
+impl Transaction {
+    fn moment(&self, rng: &mut Rng) -> Moment {
+        let now = clock::now_ms();
+        let skew = self.knobs.clock_skew_ms;
+        let exact = self.stamp.unwrap_or(now + skew);
+        let modified = if self.knobs.whole_second_columns {
+            exact.div_euclid(1000) * 1000
+        } else {
+            exact
+        };
+        let due = match self.lag {
+            Lag::Held => {
+                return Moment {
+                    modified,
+                    visible: NEVER,
+                    due: NEVER,
+                    now,
+                    skew,
+                    news_at_once: false,
+                };
+            }
+            Lag::Until(due) => due,
+            Lag::Each => now + draw_lag(&self.knobs, rng),
+        };
+        Moment {
+            modified,
+            visible: due + skew,
+            due,
+            now,
+            skew,
+            news_at_once: false,
+        }
+    }
+}
+
+fn draw_lag(knobs: &Knobs, rng: &mut Rng) -> i64 {
+    let most = knobs.visibility_lag_ms;
+    let lag = if knobs.visibility_lag_random {
+        rng.below(most.saturating_add(1))
+    } else {
+        most
+    };
+    i64::try_from(lag).unwrap_or(i64::MAX / 4)
+}

@@ -1,0 +1,73 @@
+//! What names are made of. The tables are part of what a seed means: a change gives every contact a new name.
+
+/// As written, and as it appears in an email address.
+pub(super) const FIRST_NAMES: &[(&str, &str)] = &[
+    ("Ana", "ana"),
+    ("João", "joao"),
+    ("Inês", "ines"),
+    ("Duarte", "duarte"),
+    ("Zoë", "zoe"),
+    ("Łukasz", "lukasz"),
+    ("Jürgen", "juergen"),
+    ("Søren", "soren"),
+    ("Mary Ann", "mary-ann"),
+    ("Владимир", "vladimir"),
+    ("美咲", "misaki"),
+    ("أحمد", "ahmed"),
+    ("Anne-Laure", "anne-laure"),
+    ("Bob", "bob"),
+    ("Charlotte", "charlotte"),
+    ("Günther", "guenther"),
+    ("Priya", "priya"),
+    ("Sinéad", "sinead"),
+    ("Tiago", "tiago"),
+    ("Xavier", "xavier"),
+];
+pub(super) const LAST_NAMES: &[(&str, &str)] = &[
+    ("Silva", "silva"),
+    ("Gonçalves", "goncalves"),
+    ("O'Brien", "obrien"),
+    ("Müller", "mueller"),
+    ("da Conceição", "conceicao"),
+    ("Smith", "smith"),
+    ("Weiß", "weiss"),
+    ("Nuñez", "nunez"),
+    ("van der Berg", "vanderberg"),
+    ("Kowalski", "kowalski"),
+    ("佐藤", "sato"),
+    ("Петров", "petrov"),
+    ("Ångström", "angstrom"),
+    ("Li", "li"),
+    ("Fernandes-Costa", "fernandes-costa"),
+    ("MacDonald", "macdonald"),
+    ("Schäfer", "schaefer"),
+    ("Đorđević", "djordjevic"),
+    ("Pereira", "pereira"),
+    ("Jones", "jones"),
+];
+pub(super) const COMPANY_NAMES: &[&str] = &[
+    "Nordwind",
+    "Açores Mar",
+    "Bolt & Nut",
+    "Café Central",
+    "Delta Optics",
+    "Elbe Logistik",
+    "Fado Records",
+    "Great Lakes",
+];
+pub(super) const JOB_TITLES: &[&str] = &[
+    "Engineer",
+    "Head of Sales",
+    "Gerente",
+    "Geschäftsführerin",
+    "Support Lead",
+    "Buyer",
+    "",
+];
+pub(super) const SUBJECTS: &[&str] = &[
+    "Cannot log in",
+    "Invoice is wrong",
+    "Delivery is late",
+    "Übergabe fehlt",
+    "Pedido de orçamento",
+];

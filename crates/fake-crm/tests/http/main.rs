@@ -1,0 +1,9 @@
+//! The fake CRM through its HTTP API: operations, counters, knobs, webhooks.
+
+mod api;
+mod faults;
+mod harness;
+mod limits;
+mod readme;
+mod visibility;
+mod webhooks;
