@@ -1,1 +1,13 @@
+//! snapbridge: a Talkdesk integration bridge that answers from cached snapshots. This crate is the command line and the
+//! HTTP front, and wires the parts together; ARCHITECTURE.md shows the whole.
 
+pub mod cli;
+pub mod wiring;
+
+pub mod admin;
+pub mod demo;
+pub mod front;
+pub mod integrations;
+pub mod sampling;
+pub mod server;
+pub mod status;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `snapbridge` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    snapbridge::cli::main()
+}

@@ -1,1 +1,19 @@
+//! The worker: takes jobs, runs slices of refresh work under a lease, settles them; and sweeps for what is due.
+//!
+//! `requests` is the side that the front uses too: mark contacts dirty and ring, park and unpark.
 
+pub mod crash;
+pub mod deps;
+pub mod requests;
+pub mod source;
+
+pub mod consume;
+mod lease;
+pub mod progress;
+mod slice;
+pub mod sweep;
+
+pub use consume::run;
+pub use deps::{Deps, Plan, Policy};
+pub use requests::Requests;
+pub use source::{CrmSource, Source, Sources, Traits};

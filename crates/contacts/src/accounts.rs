@@ -1,6 +1,7 @@
 //! The account document: who it is, its sealed credentials, and what its check learned.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::docs::{self, Change};
 use crate::ids::AccountId;
 use crate::keys::{Fingerprint, Keys, Purpose, SealError};
-use crate::ports::{DocKey, DocKind, Documents, StoreResult};
+use crate::ports::{DocKey, DocKind, Documents, Scratch, StoreResult};
 use crate::time::Micros;
 
 /// One customer's CRM principal behind an integration.
@@ -128,7 +129,7 @@ pub async fn touch(
     account: &Account,
     called: Option<Micros>,
     verified: Option<Micros>,
-    at_most_every: std::time::Duration,
+    at_most_every: Duration,
 ) -> StoreResult<()> {
     let old = |known: Micros, new: Option<Micros>| {
         new.is_some_and(|new| new.since(known) >= at_most_every)
@@ -156,6 +157,51 @@ pub async fn by_route(
 ) -> StoreResult<Vec<AccountId>> {
     let key = DocKey::by_id(DocKind::Route, route_id(integration, route));
     Ok(docs::load(docs, &key).await?.unwrap_or_default())
+}
+
+/// How long a fingerprint is remembered after the CRM last accepted its credentials.
+const FINGERPRINT_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is known of a fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    pub account: AccountId,
+    /// When the CRM last accepted these credentials.
+    pub verified: Micros,
+    /// The whole fingerprint, compared in constant time after the look-up.
+    fingerprint: Fingerprint,
+}
+
+/// The account of credentials, if the CRM has accepted them before and has not refused them since.
+pub async fn by_fingerprint(
+    scratch: &(impl Scratch + ?Sized),
+    fingerprint: &Fingerprint,
+    now: Micros,
+) -> StoreResult<Option<Known>> {
+    let Some(value) = scratch.get(&fingerprint_key(fingerprint), now).await? else { return Ok(None) };
+    let known: Option<Known> = serde_json::from_slice(&value).ok();
+    Ok(known.filter(|known| known.fingerprint.matches(fingerprint)))
+}
+
+/// The CRM has just accepted these credentials.
+pub async fn accept(
+    scratch: &(impl Scratch + ?Sized),
+    fingerprint: &Fingerprint,
+    account: &AccountId,
+    now: Micros,
+) -> StoreResult<()> {
+    let known = Known { account: account.clone(), verified: now, fingerprint: fingerprint.clone() };
+    let value = serde_json::to_vec(&known).unwrap_or_default();
+    scratch.put(&fingerprint_key(fingerprint), &value, FINGERPRINT_LIFE, now).await
+}
+
+/// The CRM has just refused these credentials (invariant 11).
+pub async fn reject(scratch: &(impl Scratch + ?Sized), fingerprint: &Fingerprint) -> StoreResult<()> {
+    scratch.delete(&fingerprint_key(fingerprint)).await
+}
+
+fn fingerprint_key(fingerprint: &Fingerprint) -> String {
+    format!("fingerprint|{}", fingerprint.0)
 }
 
 fn route_id(integration: &str, route: &str) -> String {

@@ -24,11 +24,16 @@ pub const LOOK: &str = "look";
 pub const PARKED: &str = "parked";
 /// Index of paused accounts.
 pub const PAUSED: &str = "paused";
+/// Index of when accounts were last refreshed: the oldest is the stalest snapshot. Members: account ids.
+pub const FRESH: &str = "fresh";
 
 /// Index of when the tasks of a lane are or became due: backlog and oldest age. Members: `account|kind`.
 pub fn due_index(lane: Lane) -> String {
     format!("due:{lane}")
 }
+
+/// Work that is due within this time waits in the queue; what is due later is rung for by the sweep.
+const SOON: Duration = Duration::from_secs(600);
 
 /// How long leases and markers last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +190,8 @@ pub struct End<'a> {
     pub fence: Fence,
     pub outcome: &'a Outcome,
     pub failure: Option<Failure>,
-    /// When the task is due next once it is done or dead. `None`: when somebody rings.
-    pub next_due: Option<Micros>,
+    /// When and in which lane the task is due next once it is done or dead. `None`: when somebody rings.
+    pub next: Option<(Micros, Lane)>,
     /// The id for a continuation or a retry.
     pub job: JobId,
 }
@@ -223,6 +228,15 @@ impl Work {
             since: now,
         });
         Ring::Publish(task.job(account, kind, job, now))
+    }
+
+    /// The job of a ring could not be published: the next ring tries again instead of relying on it.
+    pub fn unring(&mut self, kind: Kind, job: &JobId) {
+        if let Some(task) = self.tasks.get_mut(&kind)
+            && task.marker.as_ref().is_some_and(|marker| marker.job == *job)
+        {
+            task.marker = None;
+        }
     }
 
     /// Makes a task due at a time, without ringing; the sweep does. Never later than it already is.
@@ -315,13 +329,13 @@ impl Work {
                 task.not_before = None;
                 task.last_done = Some(now);
                 task.last_error = None;
-                task.due = rung.or(end.next_due);
+                task.due_next(rung, end.next);
                 Finished::Settled
             }
             Outcome::Dead { .. } => {
                 task.failed = 0;
                 task.not_before = None;
-                task.due = rung.or(end.next_due);
+                task.due_next(rung, end.next);
                 Finished::Settled
             }
             Outcome::Continue => {
@@ -360,7 +374,12 @@ impl Work {
                 task.due = Some(*at);
                 task.not_before = Some(*at);
                 task.marker = None;
-                Finished::Settled
+                let after = at.since(now);
+                if held || after > SOON {
+                    return Finished::Settled;
+                }
+                task.marker = Some(Marker { job: end.job.clone(), since: *at });
+                Finished::Publish { job: task.job(account, end.kind, end.job, now), after }
             }
             Outcome::Park => {
                 task.marker = None;
@@ -436,6 +455,10 @@ impl Work {
         if let Some(park) = &self.park {
             entries.insert((PARKED.to_owned(), account.to_string()), park.since);
         }
+        let fresh = [Kind::Changes, Kind::Full].iter().filter_map(|kind| self.tasks.get(kind)?.last_done).max();
+        if let Some(fresh) = fresh {
+            entries.insert((FRESH.to_owned(), account.to_string()), fresh);
+        }
         if let Some(pause) = &self.pause {
             entries.insert((PAUSED.to_owned(), account.to_string()), pause.since);
         }
@@ -444,6 +467,14 @@ impl Work {
 }
 
 impl Task {
+    /// `rung`: somebody asked again meanwhile, so it is due at once and stays in its lane.
+    fn due_next(&mut self, rung: Option<Micros>, next: Option<(Micros, Lane)>) {
+        self.due = rung.or(next.map(|(at, _)| at));
+        if let (None, Some((_, lane))) = (rung, next) {
+            self.lane = Some(lane);
+        }
+    }
+
     fn job(&self, account: &AccountId, kind: Kind, id: JobId, now: Micros) -> Job {
         Job {
             v: JOB_VERSION,

@@ -1,1 +1,38 @@
+//! The connector engine: a TOML file becomes requests, paging, mapping, webhook verification and local pacing. This crate
+//! alone in the project calls hosts that others name.
+//!
+//! In reading order: [`Connector::load`] reads a file with the types of [`spec`] and the language of [`expr`];
+//! [`Client`] calls one account's CRM with it, through [`Http`] (which hosts, how much) and [`Pacer`] (how often);
+//! [`Hooks`] verifies and reads what the CRM sends by itself.
 
+pub mod expr;
+mod load;
+pub mod spec;
+
+mod connector;
+mod identity;
+mod sample;
+mod shipped;
+
+mod error;
+mod hosts;
+mod http;
+mod pacer;
+mod reply;
+mod walk;
+
+mod client;
+mod map;
+mod webhook;
+
+pub use client::{AgentsPage, Checked, Client, Connection, Deleted, DeletedPage, IdsPage, Many, Page, Window};
+pub use connector::{Connector, Deletions};
+pub use error::{CrmError, CrmResult};
+pub use hosts::{AllowHosts, BadAllowHost, HostRefused, is_public};
+pub use http::{ClientSettings, Http};
+pub use identity::Canonical;
+pub use load::Problem;
+pub use map::{Counts, Observed};
+pub use pacer::{Budgets, Pacer, Patience};
+pub use spec::{Field, FieldSource, FieldType, Role};
+pub use webhook::{Event, Hooks, Refused, Verified, WebhookRequest};

@@ -130,7 +130,7 @@ impl World {
             fence,
             outcome,
             failure,
-            next_due: None,
+            next: None,
             job: self.id(),
         };
         let finished = self.work.finish(&account(), end, Micros(self.now));
@@ -268,7 +268,7 @@ fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
         fence: old,
         outcome: &Outcome::Done,
         failure: None,
-        next_due: None,
+        next: None,
         job: JobId("c".into()),
     };
     assert_eq!(work.finish(&account(), end, Micros(61)), Finished::Lost);

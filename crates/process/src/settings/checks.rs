@@ -268,13 +268,13 @@ impl Checks<'_> {
         if integration
             .allow_hosts
             .iter()
-            .any(|host| host.trim().is_empty() || host.contains("://"))
+            .any(|host| host.trim().is_empty())
         {
             let key = key("allow_hosts");
             self.refuse(
                 &[&key],
-                format!("`{key}` holds hosts, not URLs"),
-                Some("such as \"crm.internal:8069\""),
+                format!("`{key}` holds an empty entry"),
+                Some("such as \"crm.example\", \"*.crm.example\" or \"http://crm.internal:8069\""),
             );
         }
         if integration.poll.is_some() || integration.reconcile.is_some() {

@@ -1,0 +1,285 @@
+//! One account's view of its CRM: requests are rendered, paced, sent and judged here.
+
+mod check;
+mod listing;
+pub(crate) mod prepare;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use contacts::{Clock, ErrorKind, Micros};
+use minijinja::Value;
+use url::Url;
+
+use crate::connector::Connector;
+use crate::error::{CrmError, CrmResult};
+use crate::expr::{scope, value_of};
+use crate::http::Http;
+use crate::map::Region;
+use crate::pacer::Pacer;
+use crate::reply::{Judged, Reply, Tests, holds, judge};
+use crate::spec::{FieldSource, FieldType, Request, Spec};
+
+pub use check::Checked;
+pub use listing::{AgentsPage, Deleted, DeletedPage, IdsPage, Many, Page, Window};
+
+/// What a client needs to know of its account. Holds secrets; debug output shows none.
+#[derive(Clone, Default)]
+pub struct Connection {
+    /// `auth`, the integration's fixed values and what the check learned, by name. Unknown names are ignored.
+    pub fields: BTreeMap<String, String>,
+    /// Two-letter country code whose national phone numbers are assumed.
+    pub region: Option<String>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.fields.keys().collect();
+        f.debug_struct("Connection")
+            .field("fields", &names)
+            .field("region", &self.region)
+            .finish()
+    }
+}
+
+/// Calls one account's CRM.
+pub struct Client {
+    connector: Arc<Connector>,
+    http: Http,
+    pacer: Pacer,
+    clock: Arc<dyn Clock>,
+    /// `conn`, for expressions.
+    conn: Value,
+    base: Url,
+    region: Option<Region>,
+    secrets: Vec<String>,
+    session: session::Store,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("connector", &self.connector.id())
+            .field("host", &self.base.host_str())
+            .finish()
+    }
+}
+
+/// A good reply and where it came from.
+pub(crate) struct Answer {
+    pub reply: Reply,
+    pub judged: Judged,
+    /// `response` and what else tests and row paths may use.
+    pub scope: Value,
+    pub called: Url,
+    /// Our clock just before the call.
+    pub asked_at: Micros,
+}
+
+/// One operation about to be called.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub operation: &'static str,
+    pub request: &'a Request,
+    pub tests: Tests<'a>,
+    /// Names of this call beside `conn`, `session` and `now`.
+    pub names: &'a [(&'a str, Value)],
+    /// Replaces the rendered URL: the next page, as the CRM named it.
+    pub url: Option<&'a Url>,
+}
+
+impl Client {
+    /// Fails with `Credentials` if a field is missing or malformed, and with `HostRefused` if its host may not be called.
+    pub fn new(
+        connector: Arc<Connector>,
+        http: Http,
+        connection: &Connection,
+        pacer: Pacer,
+        clock: Arc<dyn Clock>,
+    ) -> CrmResult<Client> {
+        let spec = connector.spec();
+        let fields = fields(spec, &connection.fields)?;
+        let secrets = spec
+            .connection
+            .fields
+            .iter()
+            .filter(|(_, field)| field.kind == FieldType::Secret)
+            .filter_map(|(name, _)| fields.get(name).cloned())
+            .collect();
+        let base = prepare::base_url(spec, &fields)?;
+        http.check(&base, &spec.connection.hosts)?;
+        let mut conn = fields;
+        conn.insert("base_url".to_owned(), base.as_str().trim_end_matches('/').to_owned());
+        let region = match &connection.region {
+            None => None,
+            Some(code) => Some(Region::from_code(code).map_err(|error| {
+                CrmError::because(
+                    ErrorKind::Rejected,
+                    "the account's phone region is no country code",
+                    error,
+                )
+            })?),
+        };
+        Ok(Client {
+            http,
+            pacer,
+            clock,
+            conn: value_of(&conn),
+            base,
+            region,
+            secrets,
+            session: session::Store::default(),
+            connector,
+        })
+    }
+
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Gives unused slots back. Call it at the end of a slice.
+    pub async fn rest(&self) {
+        self.pacer.rest().await;
+    }
+
+    fn spec(&self) -> &Spec {
+        self.connector.spec()
+    }
+
+    /// Calls an operation, logging in first where the connector asks for it. A session that the CRM no longer knows is
+    /// renewed once.
+    async fn call(&self, call: Call<'_>) -> CrmResult<Answer> {
+        let Some(login) = session::login_of(self.spec()) else {
+            return self.call_once(call, None).await;
+        };
+        let (session, fresh) = self.session(login).await?;
+        let first = self.call_once(call, Some(&session)).await;
+        match first {
+            Err(error) if error.kind == ErrorKind::Credentials => {
+                self.session.drop_it().await;
+                if fresh {
+                    return Err(error);
+                }
+                let (session, _) = self.session(login).await?;
+                let second = self.call_once(call, Some(&session)).await;
+                if second.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
+                    self.session.drop_it().await;
+                }
+                second
+            }
+            first => first,
+        }
+    }
+
+    async fn call_once(&self, call: Call<'_>, session: Option<&Value>) -> CrmResult<Answer> {
+        let spec = self.spec();
+        let mut names = vec![("conn", self.conn.clone())];
+        names.extend(session.map(|session| ("session", session.clone())));
+        let mut request_names = names.clone();
+        request_names.push(("now", prepare::now_value(self.clock.now())));
+        request_names.extend(call.names.iter().cloned());
+        let request_scope = scope(request_names);
+        let prepared = prepare::prepare(
+            spec,
+            call.request,
+            &self.base,
+            call.url,
+            &request_scope,
+            session.is_some(),
+        )?;
+        self.http.check(&prepared.url, &spec.connection.hosts)?;
+
+        let charges = self.connector.charges(call.operation, &self.conn)?;
+        let slot = self.pacer.slot(&charges).await?;
+        let called = prepared.url.clone();
+        let asked_at = self.clock.now();
+        let sent = self.http.send(prepared).await;
+        match &sent {
+            // The host was refused on the way: nothing was sent.
+            Err(error) if error.kind == ErrorKind::HostRefused => self.pacer.give_back(slot).await,
+            _ => self.pacer.settle(slot).await,
+        }
+        let outcome = if sent.is_ok() { "answered" } else { "failed" };
+        metrics::counter!("snapbridge_crm_calls_total", "connector" => spec.id.clone(), "operation" => call.operation, "outcome" => outcome)
+            .increment(1);
+        let reply = Reply::new(&sent?);
+        let now = self.clock.now();
+        names.push(("response", reply.value.clone()));
+        let scope = scope(names);
+
+        let settings = &self.http.settings;
+        let mut stops = holds(spec, &reply, &scope, settings, now);
+        let scrub = |text: &str| self.scrub(text, session);
+        let judged = judge(spec, call.tests, &reply, &scope, settings, &scrub, now);
+        if let Err(error) = &judged {
+            stops.extend(self.connector.hold_for(error.kind, call.operation));
+        }
+        for stop in &stops {
+            self.pacer.hold(stop).await?;
+        }
+        judged.map(|judged| Answer {
+            reply,
+            judged,
+            scope,
+            called,
+            asked_at,
+        })
+    }
+
+    /// Takes the account's secrets out of a text that a CRM sent.
+    fn scrub(&self, text: &str, session: Option<&Value>) -> String {
+        let mut text = text.to_owned();
+        for secret in self.secrets.iter().filter(|secret| secret.len() >= 4) {
+            text = text.replace(secret.as_str(), "***");
+        }
+        if let Some(session) = session {
+            let names = session.try_iter().into_iter().flatten();
+            for value in names.filter_map(|name| session.get_item(&name).ok()) {
+                let long = value.as_str().filter(|value| value.len() >= 8);
+                if let Some(value) = long {
+                    text = text.replace(value, "***");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// The known fields with their defaults, normalised and checked.
+fn fields(spec: &Spec, given: &BTreeMap<String, String>) -> CrmResult<BTreeMap<String, String>> {
+    let mut fields = BTreeMap::new();
+    for (name, field) in &spec.connection.fields {
+        let Some(value) = given.get(name).or(field.default.as_ref()) else {
+            let (kind, from) = match field.source {
+                FieldSource::Auth => (ErrorKind::Credentials, "auth"),
+                FieldSource::Integration => (ErrorKind::Rejected, "the integration's settings"),
+            };
+            return Err(CrmError::new(kind, format!("`{name}` is missing in {from}")));
+        };
+        let normal = match field.kind {
+            FieldType::Text | FieldType::Secret => Some(value.clone()),
+            FieldType::Int => value.trim().parse::<i64>().ok().map(|number| number.to_string()),
+            FieldType::Host => crate::identity::host(value),
+            FieldType::Site => crate::identity::site(value),
+        };
+        let Some(normal) = normal else {
+            let kind = match field.source {
+                FieldSource::Auth => ErrorKind::Credentials,
+                FieldSource::Integration => ErrorKind::Rejected,
+            };
+            return Err(CrmError::new(
+                kind,
+                format!("`{name}` is not what the connector expects there"),
+            ));
+        };
+        fields.insert(name.clone(), normal);
+    }
+    let learned = spec
+        .check
+        .learn
+        .keys()
+        .filter_map(|name| Some((name.clone(), given.get(name)?.clone())));
+    fields.extend(learned);
+    Ok(fields)
+}

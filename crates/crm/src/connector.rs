@@ -1,0 +1,233 @@
+//! A loaded connector.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use contacts::ErrorKind;
+use contacts::ledger::{Charge, EVERYTHING, Limit, LimitKind as Kind};
+use minijinja::Value;
+
+use crate::error::{CrmError, CrmResult};
+use crate::expr::{scope, value_of};
+use crate::identity::{self, Canonical};
+use crate::load::{Problem, Reader};
+use crate::reply::Hold;
+use crate::sample;
+use crate::spec::{self, Deletion, Field, LimitKind, LimitSpec, Maximum, Spec};
+use crate::webhook::Hooks;
+
+/// A connector file with everything compiled and checked.
+#[derive(Debug)]
+pub struct Connector {
+    spec: Spec,
+}
+
+/// How a CRM tells that a contact is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deletions {
+    /// Rows of listings say so.
+    pub flag: bool,
+    /// There is a list of deletions.
+    pub list: bool,
+    /// There is a list of all ids to compare with.
+    pub ids: bool,
+    /// How often to compare, if the connector says.
+    pub every: Option<Duration>,
+}
+
+impl Connector {
+    /// Loads a connector file. All problems come at once, in the order of the file.
+    pub fn load(source: &str, file_name: &str) -> Result<Connector, Vec<Problem>> {
+        let reader = Reader::new(file_name, source);
+        let spec = spec::parse(&reader).filter(|spec| {
+            sample::check(&reader, spec);
+            !reader.has_problems()
+        });
+        match spec {
+            Some(spec) => Ok(Connector { spec }),
+            None => Err(reader.into_problems()),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    pub fn id(&self) -> &str {
+        &self.spec.id
+    }
+
+    pub fn title(&self) -> &str {
+        &self.spec.title
+    }
+
+    /// What accounts and integrations have to supply, by name.
+    pub fn fields(&self) -> &BTreeMap<String, Field> {
+        &self.spec.connection.fields
+    }
+
+    /// The canonical form of an `auth`.
+    pub fn canonical(&self, auth: &BTreeMap<String, String>) -> Canonical {
+        identity::canonical(&self.spec, auth)
+    }
+
+    /// How a CRM tells that a contact is gone.
+    pub fn deletions(&self) -> Deletions {
+        let mut deletions = Deletions::default();
+        for deletion in &self.spec.contacts.deleted {
+            match deletion {
+                Deletion::Flag { .. } => deletions.flag = true,
+                Deletion::List(_) => deletions.list = true,
+                Deletion::Reconcile(list) => (deletions.ids, deletions.every) = (true, list.every),
+                Deletion::Delta | Deletion::Event => {}
+            }
+        }
+        deletions
+    }
+
+    fn since(&self) -> Option<&spec::Since> {
+        self.spec.contacts.changes.as_ref()?.since.as_ref()
+    }
+
+    pub fn has_changes(&self) -> bool {
+        self.spec.contacts.changes.is_some()
+    }
+
+    /// How far before the CRM's clock a poll window ends. Zero without change passes.
+    pub fn lag(&self) -> Duration {
+        self.since().map_or(Duration::ZERO, |since| since.lag)
+    }
+
+    /// How far a poll window reaches back into the one before.
+    pub fn overlap(&self) -> Duration {
+        self.since().map_or(Duration::ZERO, |since| since.overlap)
+    }
+
+    /// Whether rows of change passes come from an index that may lag behind deletions.
+    pub fn changes_are_indexed(&self) -> bool {
+        self.spec
+            .contacts
+            .changes
+            .as_ref()
+            .is_some_and(|changes| changes.indexed)
+    }
+
+    /// Whether rows of full passes do.
+    pub fn full_is_indexed(&self) -> bool {
+        self.spec.contacts.full.indexed
+    }
+
+    /// Whether the modified time covers everything that is mapped, so that an unchanged time means unchanged content.
+    pub fn updated_covers_all(&self) -> bool {
+        self.spec.contacts.map.updated_covers_all
+    }
+
+    pub fn has_get_many(&self) -> bool {
+        self.spec.contacts.get_many.is_some()
+    }
+
+    /// Ids that one fetch takes.
+    pub fn get_many_max(&self) -> usize {
+        self.spec
+            .contacts
+            .get_many
+            .as_ref()
+            .map_or(0, |get_many| usize::try_from(get_many.max).unwrap_or(usize::MAX))
+    }
+
+    pub fn has_agents(&self) -> bool {
+        self.spec.agents.is_some()
+    }
+
+    pub fn webhook(&self) -> Option<Hooks<'_>> {
+        self.spec.webhook.as_ref().map(|spec| Hooks { spec })
+    }
+
+    /// The limits as the ledger takes them. `fields` are those of an account, for limits that depend on its plan.
+    pub fn limits(&self, fields: &BTreeMap<String, String>) -> CrmResult<Vec<Limit>> {
+        let conn = value_of(fields);
+        self.spec.limits.iter().map(|limit| limit_of(limit, &conn)).collect()
+    }
+
+    /// What a call of `operation` is charged to.
+    pub(crate) fn charges(&self, operation: &str, conn: &Value) -> CrmResult<Vec<Charge>> {
+        let counted = self.spec.limits.iter().filter(|limit| limit.cost_of(operation) > 0);
+        counted
+            .map(|limit| {
+                Ok(Charge {
+                    limit: limit_of(limit, conn)?,
+                    cost: limit.cost_of(operation),
+                })
+            })
+            .collect()
+    }
+
+    /// What a throttled reply stops: everything, or the quotas that the operation is charged to.
+    pub(crate) fn hold_for(&self, kind: ErrorKind, operation: &str) -> Vec<Hold> {
+        match kind {
+            ErrorKind::Throttled { until } => vec![Hold {
+                limit: EVERYTHING.to_owned(),
+                until,
+                quota: false,
+            }],
+            ErrorKind::Quota { until } => {
+                let is_quota = |limit: &&LimitSpec| matches!(limit.kind, LimitKind::Quota { .. });
+                let quotas = self
+                    .spec
+                    .limits
+                    .iter()
+                    .filter(is_quota)
+                    .filter(|limit| limit.cost_of(operation) > 0);
+                let mut holds: Vec<Hold> = quotas
+                    .map(|limit| Hold {
+                        limit: limit.name.clone(),
+                        until,
+                        quota: true,
+                    })
+                    .collect();
+                if holds.is_empty() {
+                    holds.push(Hold {
+                        limit: EVERYTHING.to_owned(),
+                        until,
+                        quota: true,
+                    });
+                }
+                holds
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn limit_of(limit: &LimitSpec, conn: &Value) -> CrmResult<Limit> {
+    let max = match &limit.max {
+        Maximum::Fixed(max) => *max,
+        Maximum::Computed(template) => {
+            let text = template
+                .render(&scope([("conn", conn.clone())]))
+                .map_err(CrmError::request)?;
+            text.trim().parse().map_err(|error| {
+                CrmError::because(
+                    ErrorKind::Rejected,
+                    format!("the limit `{}` is no number", limit.name),
+                    error,
+                )
+            })?
+        }
+    };
+    let max = ((max as f64 * limit.share) as u64).max(1);
+    let small = u32::try_from(max).unwrap_or(u32::MAX);
+    let kind = match limit.kind {
+        LimitKind::Window { length } => Kind::Window { length, max: small },
+        LimitKind::Concurrency => Kind::Concurrency { max: small },
+        LimitKind::Quota { period, .. } => Kind::Quota {
+            period,
+            offset: Duration::ZERO,
+            max,
+        },
+    };
+    Ok(Limit {
+        name: limit.name.clone(),
+        kind,
+    })
+}

@@ -1,0 +1,221 @@
+//! The filters and tests of the language. They take whatever a CRM sends: a missing field, `null`, `false` and `""` are
+//! all "nothing" (Odoo writes an empty field as `false`).
+
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+/// Longest list and text a filter makes: fuel does not count the work inside filters.
+pub(crate) const LONGEST_LIST: usize = 10_000;
+const LONGEST_TEXT: usize = 1 << 20;
+
+pub(super) const FILTERS: &[&str] = &[
+    "compact", "first", "flatten", "int", "join", "label", "last", "lower", "map", "odata", "replace", "soql", "split",
+    "string", "trim", "unique", "upper", "wrap",
+];
+
+pub(super) const TESTS: &[&str] = &[
+    "containing",
+    "defined",
+    "endingwith",
+    "mapping",
+    "number",
+    "sequence",
+    "startingwith",
+    "string",
+];
+
+pub(super) fn install(environment: &mut Environment<'static>) {
+    environment.add_filter("compact", compact);
+    environment.add_filter("first", |list: Value| edge(&list, false));
+    environment.add_filter("flatten", flatten);
+    environment.add_filter("int", int);
+    environment.add_filter("join", join);
+    environment.add_filter("label", label);
+    environment.add_filter("last", |list: Value| edge(&list, true));
+    environment.add_filter("lower", |value: Value| scalar(&value).to_lowercase());
+    environment.add_filter("map", map);
+    environment.add_filter("odata", |value: Value| quoted(&value, "''"));
+    environment.add_filter("replace", replace);
+    environment.add_filter("soql", |value: Value| quoted(&value, "\\'"));
+    environment.add_filter("split", split);
+    environment.add_filter("string", |value: Value| scalar(&value));
+    environment.add_filter("trim", |value: Value| scalar(&value).trim().to_owned());
+    environment.add_filter("unique", unique);
+    environment.add_filter("upper", |value: Value| scalar(&value).to_uppercase());
+    environment.add_filter("wrap", wrap);
+
+    environment.add_test("containing", |value: Value, part: String| {
+        scalar(&value).contains(&part)
+    });
+    environment.add_test("defined", |value: Value| !value.is_undefined());
+    environment.add_test("endingwith", |value: Value, part: String| {
+        scalar(&value).ends_with(&part)
+    });
+    environment.add_test("mapping", |value: Value| value.kind() == ValueKind::Map);
+    environment.add_test("number", |value: Value| value.kind() == ValueKind::Number);
+    environment.add_test("sequence", |value: Value| value.kind() == ValueKind::Seq);
+    environment.add_test("startingwith", |value: Value, part: String| {
+        scalar(&value).starts_with(&part)
+    });
+    environment.add_test("string", |value: Value| value.kind() == ValueKind::String);
+}
+
+/// Missing, `null`, `false`, blank text, empty list or object.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Undefined | ValueKind::None => true,
+        ValueKind::Bool => !value.is_true(),
+        ValueKind::String => value.as_str().is_some_and(|text| text.trim().is_empty()),
+        ValueKind::Seq | ValueKind::Map => value.len() == Some(0),
+        _ => false,
+    }
+}
+
+/// Text of a scalar; `""` for nothing, lists and objects.
+fn scalar(value: &Value) -> String {
+    match value.kind() {
+        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
+        ValueKind::Number => value.to_string(),
+        ValueKind::Bool if value.is_true() => "true".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn items(value: &Value) -> Result<Vec<Value>, Error> {
+    if is_empty(value) {
+        return Ok(Vec::new());
+    }
+    if value.kind() != ValueKind::Seq {
+        return Ok(vec![value.clone()]);
+    }
+    if value.len().is_some_and(|length| length > LONGEST_LIST) {
+        return Err(too_long());
+    }
+    Ok(value.try_iter()?.take(LONGEST_LIST).collect())
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::InvalidOperation, "a list or text is too long for a filter")
+}
+
+fn compact(value: Value) -> Result<Vec<Value>, Error> {
+    let mut list = items(&value)?;
+    list.retain(|item| !is_empty(item));
+    Ok(list)
+}
+
+fn flatten(value: Value) -> Result<Vec<Value>, Error> {
+    let mut flat = Vec::new();
+    for item in items(&value)? {
+        if item.kind() == ValueKind::Seq {
+            flat.extend(items(&item)?)
+        } else {
+            flat.push(item)
+        }
+        if flat.len() > LONGEST_LIST {
+            return Err(too_long());
+        }
+    }
+    Ok(flat)
+}
+
+/// Keeps the first of equal items, in their order: the first e-mail is the primary one.
+fn unique(value: Value) -> Result<Vec<Value>, Error> {
+    let mut seen = std::collections::HashSet::new();
+    let mut list = items(&value)?;
+    list.retain(|item| seen.insert((item.kind() as u8, item.to_string())));
+    Ok(list)
+}
+
+fn edge(list: &Value, last: bool) -> Result<Value, Error> {
+    let mut list = items(list)?;
+    let item = if last {
+        list.pop()
+    } else {
+        (!list.is_empty()).then(|| list.swap_remove(0))
+    };
+    Ok(item.unwrap_or(Value::UNDEFINED))
+}
+
+fn int(value: Value) -> Value {
+    if let Some(number) = value.as_i64() {
+        return Value::from(number);
+    }
+    scalar(&value)
+        .trim()
+        .parse::<i64>()
+        .map_or(Value::UNDEFINED, Value::from)
+}
+
+fn join(value: Value, glue: Option<String>) -> Result<String, Error> {
+    let parts: Vec<String> = items(&value)?.iter().map(scalar).collect();
+    if parts.iter().map(String::len).sum::<usize>() > LONGEST_TEXT {
+        return Err(too_long());
+    }
+    Ok(parts.join(glue.as_deref().unwrap_or_default()))
+}
+
+/// The text of a pair `[id, label]` (Odoo's many2one); nothing stays nothing.
+fn label(value: Value) -> Result<Value, Error> {
+    Ok(items(&value)?.into_iter().nth(1).unwrap_or(Value::UNDEFINED))
+}
+
+fn split(value: Value, separator: String) -> Vec<String> {
+    let text = scalar(&value);
+    if text.is_empty() || separator.is_empty() {
+        return if text.is_empty() { Vec::new() } else { vec![text] };
+    }
+    text.split(&separator)
+        .take(LONGEST_LIST)
+        .map(|part| part.trim().to_owned())
+        .collect()
+}
+
+fn replace(value: Value, from: String, to: String) -> Result<String, Error> {
+    let text = scalar(&value);
+    if from.is_empty() || text.len().saturating_mul(to.len().max(1)) > LONGEST_TEXT {
+        return Err(too_long());
+    }
+    Ok(text.replace(&from, &to))
+}
+
+/// `list|map(attribute='x')` takes a field of each object, `list|map('int')` and `list|map('string')` convert.
+fn map(value: Value, how: Rest<Value>, options: Kwargs) -> Result<Vec<Value>, Error> {
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let list = items(&value)?;
+    match (attribute, how.first().and_then(Value::as_str)) {
+        (Some(path), None) => list
+            .iter()
+            .map(|item| {
+                path.split('.')
+                    .try_fold(item.clone(), |value, key| value.get_attr(key).or(Ok(Value::UNDEFINED)))
+            })
+            .collect(),
+        (None, Some("int")) => Ok(list.into_iter().map(int).collect()),
+        (None, Some("string")) => Ok(list.iter().map(|item| Value::from(scalar(item))).collect()),
+        _ => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "map takes attribute='NAME', 'int' or 'string'",
+        )),
+    }
+}
+
+/// `['1', '2']|wrap('id')` is `[{id: '1'}, {id: '2'}]`.
+fn wrap(value: Value, key: String) -> Result<Vec<Value>, Error> {
+    Ok(items(&value)?
+        .into_iter()
+        .map(|item| Value::from_pairs([(Value::from(key.as_str()), item)]))
+        .collect())
+}
+
+/// A quoted literal of SOQL (`\'`) or OData (`''`).
+fn quoted(value: &Value, quote: &str) -> String {
+    let text = scalar(value);
+    let text = if quote.starts_with('\\') {
+        text.replace('\\', "\\\\")
+    } else {
+        text
+    };
+    format!("'{}'", text.replace('\'', quote))
+}

@@ -1,0 +1,10 @@
+//! Reading a connector file: every problem is collected with its place, none stops the others from being found.
+
+mod problem;
+mod reader;
+mod table;
+
+pub use problem::Problem;
+pub(crate) use problem::suggest;
+pub(crate) use reader::Reader;
+pub(crate) use table::Table;

@@ -1,0 +1,54 @@
+//! The file being read, and what was found wrong with it so far.
+
+use std::cell::RefCell;
+
+use super::Problem;
+use crate::expr::ExprError;
+
+/// The file being read and the problems found so far.
+pub(crate) struct Reader<'s> {
+    pub file: &'s str,
+    pub text: &'s str,
+    problems: RefCell<Vec<(usize, Problem)>>,
+}
+
+/// More are not shown: the first few dozen explain the rest.
+const MOST_PROBLEMS: usize = 100;
+
+impl<'s> Reader<'s> {
+    pub fn new(file: &'s str, text: &'s str) -> Reader<'s> {
+        Reader {
+            file,
+            text,
+            problems: RefCell::default(),
+        }
+    }
+
+    pub fn problem(&self, at: usize, what: impl Into<String>, hint: Option<String>) {
+        let problem = Problem::at(self.file, self.text, at, what.into(), hint);
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < MOST_PROBLEMS && !problems.iter().any(|(_, known)| *known == problem) {
+            problems.push((at, problem));
+        }
+    }
+
+    pub fn expr_problem(&self, at: usize, error: ExprError) {
+        self.problem(at, error.what, error.hint);
+    }
+
+    /// Refuses by name what the vocabulary holds and the engine does not do yet.
+    pub fn not_run_yet(&self, at: usize, what: &str) {
+        self.problem(at, format!("{what} is not run yet"), None);
+    }
+
+    /// The problems in the order of the file.
+    pub fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|(at, _)| *at);
+        problems.into_iter().map(|(_, problem)| problem).collect()
+    }
+
+    pub fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
+    }
+}

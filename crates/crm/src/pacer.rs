@@ -1,0 +1,346 @@
+//! Local pacing: slots are taken from the shared ledger at most a second ahead and used evenly. No slot, no call; store
+//! gone, no call.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contacts::ledger::{Ask, Charge, Class, LeaseId, Ledger, LimitKind, Taken, Times};
+use contacts::ports::{Documents, StoreResult};
+use contacts::{Clock, ErrorKind, Micros};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use crate::error::{CrmError, CrmResult};
+use crate::reply::Hold;
+
+/// The shared ledger, as the pacer uses it.
+#[async_trait]
+pub trait Budgets: Send + Sync {
+    async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken>;
+    async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()>;
+    async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()>;
+    async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()>;
+}
+
+#[async_trait]
+impl<D: Documents + ?Sized> Budgets for Ledger<D> {
+    async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
+        Ledger::take(self, scope, ask, now).await
+    }
+
+    async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
+        Ledger::finish(self, scope, lease, calls, now).await
+    }
+
+    async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
+        Ledger::give_back(self, scope, lease, slots, now).await
+    }
+
+    async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
+        Ledger::hold(self, scope, limit, until, quota).await
+    }
+}
+
+/// How long a caller waits for a slot before it is told to come back.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A worker's slice goes on to other work instead of waiting long.
+    pub bulk: Duration,
+    /// Somebody waits, but not for ever.
+    pub interactive: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            bulk: Duration::from_secs(3),
+            interactive: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Gives out slots for the calls of one budget scope.
+#[derive(Clone)]
+pub struct Pacer {
+    inner: Option<Arc<Inner>>,
+}
+
+struct Inner {
+    budgets: Arc<dyn Budgets>,
+    /// The budget's key: a keyed hash of (connector, limit scope).
+    scope: String,
+    class: Class,
+    patience: Patience,
+    times: Times,
+    waiter: String,
+    clock: Arc<dyn Clock>,
+    limiters: Mutex<HashMap<String, Arc<DefaultDirectRateLimiter>>>,
+    spare: Mutex<HashMap<String, Spare>>,
+}
+
+/// Slots taken ahead for one set of charges.
+struct Spare {
+    lease: LeaseId,
+    left: u32,
+    send_by: Micros,
+}
+
+/// A call may be sent now. Settle it when the reply is in.
+#[must_use]
+pub(crate) struct Slot {
+    lease: Option<LeaseId>,
+}
+
+impl std::fmt::Debug for Pacer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pacer")
+            .field("class", &self.inner.as_ref().map(|inner| inner.class))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Most slots taken ahead.
+const MOST_AHEAD: u32 = 10;
+/// A slot is not used in the last moment before it lapses.
+const MARGIN: Duration = Duration::from_millis(50);
+/// An interactive waiter asks again this often, so that its want stands.
+const RENEW: Duration = Duration::from_millis(200);
+
+impl Pacer {
+    /// `waiter` names the process or request, so that its want in the ledger is renewed instead of doubled.
+    pub fn new(
+        budgets: Arc<dyn Budgets>,
+        scope: impl Into<String>,
+        class: Class,
+        patience: Patience,
+        times: Times,
+        waiter: impl Into<String>,
+        clock: Arc<dyn Clock>,
+    ) -> Pacer {
+        let inner = Inner {
+            budgets,
+            scope: scope.into(),
+            class,
+            patience,
+            times,
+            waiter: waiter.into(),
+            clock,
+            limiters: Mutex::default(),
+            spare: Mutex::default(),
+        };
+        Pacer {
+            inner: Some(Arc::new(inner)),
+        }
+    }
+
+    /// No budget at all: for trying a connector out by hand.
+    pub fn unlimited() -> Pacer {
+        Pacer { inner: None }
+    }
+
+    /// Waits for a slot.
+    pub(crate) async fn slot(&self, charges: &[Charge]) -> CrmResult<Slot> {
+        let Some(inner) = &self.inner else {
+            return Ok(Slot { lease: None });
+        };
+        let patience = match inner.class {
+            Class::Bulk => inner.patience.bulk,
+            Class::Interactive => inner.patience.interactive,
+        };
+        let give_up = inner.clock.now().plus(patience);
+        inner.space(charges).await;
+        loop {
+            if let Some(lease) = inner.spare_slot(charges).await {
+                return Ok(Slot { lease: Some(lease) });
+            }
+            let now = inner.clock.now();
+            let ask = Ask {
+                charges,
+                slots: inner.ahead(charges),
+                class: inner.class,
+                waiter: &inner.waiter,
+                times: inner.times,
+            };
+            match inner.budgets.take(&inner.scope, &ask, now).await.map_err(store_down)? {
+                Taken::Slots { lease, slots, send_by } => {
+                    if slots > 1 {
+                        let spare = Spare {
+                            lease,
+                            left: slots - 1,
+                            send_by,
+                        };
+                        inner.spare.lock().insert(key(charges), spare);
+                    }
+                    return Ok(Slot { lease: Some(lease) });
+                }
+                Taken::Wait {
+                    until,
+                    limit,
+                    quota: true,
+                } => {
+                    let message = format!("the quota `{limit}` is used up");
+                    return Err(CrmError::new(ErrorKind::Quota { until }, message));
+                }
+                Taken::Wait {
+                    until,
+                    limit,
+                    quota: false,
+                } => {
+                    if until > give_up || now >= give_up {
+                        let message = format!("no call is left of the limit `{limit}`");
+                        return Err(CrmError::new(ErrorKind::NoBudget { until: until.max(now) }, message));
+                    }
+                    let wait = until.since(now).min(RENEW).max(Duration::from_millis(1));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// The call of a slot was answered or has failed.
+    pub(crate) async fn settle(&self, slot: Slot) {
+        let (Some(inner), Some(lease)) = (&self.inner, slot.lease) else {
+            return;
+        };
+        // If the store is gone, the ledger counts the slot as its latest possible arrival by itself.
+        if let Err(error) = inner.budgets.finish(&inner.scope, lease, 1, inner.clock.now()).await {
+            tracing::debug!(%error, "a finished call could not be told to the ledger");
+        }
+    }
+
+    /// The call of a slot was never sent.
+    pub(crate) async fn give_back(&self, slot: Slot) {
+        let (Some(inner), Some(lease)) = (&self.inner, slot.lease) else {
+            return;
+        };
+        if let Err(error) = inner.budgets.give_back(&inner.scope, lease, 1, inner.clock.now()).await {
+            tracing::debug!(%error, "an unused slot could not be given back to the ledger");
+        }
+    }
+
+    /// The CRM said that calls must stop.
+    pub(crate) async fn hold(&self, hold: &Hold) -> CrmResult<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        // What was taken ahead was taken before the CRM said so.
+        self.rest().await;
+        inner
+            .budgets
+            .hold(&inner.scope, &hold.limit, hold.until, hold.quota)
+            .await
+            .map_err(store_down)
+    }
+
+    /// Gives back what was taken ahead and not used. Call it when the work is over; otherwise it lapses by itself.
+    pub async fn rest(&self) {
+        let Some(inner) = &self.inner else { return };
+        let spare: Vec<Spare> = inner.spare.lock().drain().map(|(_, spare)| spare).collect();
+        for spare in spare {
+            inner.return_spare(&spare).await;
+        }
+    }
+}
+
+fn store_down(error: contacts::StoreError) -> CrmError {
+    CrmError::because(
+        ErrorKind::StoreDown,
+        "the ledger of budgets is out of reach, so the CRM is not called",
+        error,
+    )
+}
+
+fn key(charges: &[Charge]) -> String {
+    charges
+        .iter()
+        .map(|charge| format!("{}={} ", charge.limit.name, charge.cost))
+        .collect()
+}
+
+impl Inner {
+    /// A slot that was taken before, if one is left and still good.
+    async fn spare_slot(&self, charges: &[Charge]) -> Option<LeaseId> {
+        let now = self.clock.now();
+        let key = key(charges);
+        let lapsed = {
+            let mut spare = self.spare.lock();
+            let found = spare.get_mut(&key)?;
+            if found.send_by > now.plus(MARGIN) {
+                found.left -= 1;
+                let lease = found.lease;
+                if found.left == 0 {
+                    spare.remove(&key);
+                }
+                return Some(lease);
+            }
+            spare.remove(&key)
+        };
+        if let Some(lapsed) = lapsed {
+            self.return_spare(&lapsed).await;
+        }
+        None
+    }
+
+    async fn return_spare(&self, spare: &Spare) {
+        if let Err(error) = self
+            .budgets
+            .give_back(&self.scope, spare.lease, spare.left, self.clock.now())
+            .await
+        {
+            tracing::debug!(%error, "unused slots could not be given back to the ledger");
+        }
+    }
+
+    /// How many slots to take at once: what the limits would allow within a second, if no one else is kept from working.
+    fn ahead(&self, charges: &[Charge]) -> u32 {
+        if self.class == Class::Interactive {
+            return 1;
+        }
+        let per_second = charges
+            .iter()
+            .filter(|charge| charge.cost > 0)
+            .map(|charge| match charge.limit.kind {
+                LimitKind::Concurrency { .. } => 1,
+                LimitKind::Quota { .. } => MOST_AHEAD,
+                LimitKind::Window { length, max } => {
+                    let per_second = f64::from(max / charge.cost.max(1)) / length.as_secs_f64().max(0.001);
+                    // A quarter of it, so that several workers can share a limit.
+                    (per_second / 4.0).min(f64::from(MOST_AHEAD)) as u32
+                }
+            });
+        per_second.min().unwrap_or(1).clamp(1, MOST_AHEAD)
+    }
+
+    /// Spreads bulk calls of this process over each window instead of spending it in one burst.
+    async fn space(&self, charges: &[Charge]) {
+        for charge in charges.iter().filter(|charge| charge.cost > 0) {
+            let LimitKind::Window { length, max } = charge.limit.kind else {
+                continue;
+            };
+            let Some(limiter) = self.limiter(&charge.limit.name, length, max, charge.cost) else {
+                continue;
+            };
+            let cost = NonZeroU32::new(charge.cost).unwrap_or(NonZeroU32::MIN);
+            while let Ok(Err(wait)) = limiter.check_n(cost) {
+                if self.class == Class::Interactive {
+                    break;
+                }
+                tokio::time::sleep(wait.wait_time_from(DefaultClock::default().now())).await;
+            }
+        }
+    }
+
+    fn limiter(&self, name: &str, length: Duration, max: u32, cost: u32) -> Option<Arc<DefaultDirectRateLimiter>> {
+        let mut limiters = self.limiters.lock();
+        if let Some(limiter) = limiters.get(name) {
+            return Some(limiter.clone());
+        }
+        let period = length.checked_div(max.max(1)).filter(|period| !period.is_zero())?;
+        let burst = NonZeroU32::new(cost.max(1))?;
+        let limiter = Arc::new(RateLimiter::direct(Quota::with_period(period)?.allow_burst(burst)));
+        limiters.insert(name.to_owned(), limiter.clone());
+        Some(limiter)
+    }
+}

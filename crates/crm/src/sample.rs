@@ -1,0 +1,363 @@
+//! The last check at load: every request is rendered with sample values and every row expression is tried on an empty
+//! row. CRM rows are sparse, so an expression that fails on an empty one would lose contacts.
+
+use std::collections::BTreeMap;
+
+use contacts::Micros;
+use minijinja::Value;
+use url::Url;
+
+use crate::client::prepare::{now_value, prepare, time_value};
+use crate::expr::{Expr, Template, scope, value_of};
+use crate::load::Reader;
+use crate::spec::{
+    AuthSpec, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource, Since, Spec,
+    Verdict, Wire,
+};
+
+pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
+    let checker = Checker {
+        reader,
+        spec,
+        conn: sample_conn(spec),
+        session: sample_session(spec),
+    };
+    checker.requests();
+    checker.replies();
+    checker.rows();
+    checker.webhook();
+}
+
+struct Checker<'a> {
+    reader: &'a Reader<'a>,
+    spec: &'a Spec,
+    conn: Value,
+    session: Value,
+}
+
+const SAMPLE_TIME: Micros = Micros(1_795_223_045_678_901);
+
+fn sample_conn(spec: &Spec) -> Value {
+    let mut conn = BTreeMap::new();
+    for (name, field) in &spec.connection.fields {
+        let sample = match field.kind {
+            FieldType::Text | FieldType::Secret => "sample",
+            FieldType::Int => "100",
+            FieldType::Host => "sample.example",
+            FieldType::Site => "https://sample.example",
+        };
+        conn.insert(name.as_str(), sample);
+    }
+    conn.extend(spec.check.learn.keys().map(|name| (name.as_str(), "sample")));
+    conn.insert("base_url", "https://sample.example");
+    value_of(&conn)
+}
+
+fn sample_session(spec: &Spec) -> Value {
+    let AuthSpec::Session(session) = &spec.auth else {
+        return Value::UNDEFINED;
+    };
+    scope(session.learn.keys().map(|name| (name.as_str(), Value::from(7))))
+}
+
+impl Checker<'_> {
+    fn eval(&self, expr: &Expr, names: &Value) {
+        if let Err(error) = expr.eval(names) {
+            let hint = "it is tried on an empty row: guard what may be missing, `(x or '')`".to_owned();
+            self.reader.problem(expr.at, error.what, Some(hint));
+        }
+    }
+
+    fn requests(&self) {
+        let spec = self.spec;
+        let base = |template: &Template| {
+            let text = template.render(&scope([("conn", self.conn.clone())]));
+            match text.map(|text| Url::parse(&text)) {
+                Ok(Ok(url)) if url.has_host() => {}
+                _ => self.at_template(template, "the base URL is no URL"),
+            }
+        };
+        base(&spec.connection.base_url);
+        for limit in &spec.limits {
+            if let Maximum::Computed(template) = &limit.max {
+                let text = template.render(&scope([("conn", self.conn.clone())]));
+                if text.is_ok_and(|text| text.trim().parse::<u64>().is_err()) {
+                    let what = format!("the limit `{}` is no number", limit.name);
+                    self.at_template(template, &format!("{what}; use a field of type int"));
+                }
+            }
+        }
+        if let AuthSpec::Session(session) = &spec.auth {
+            self.request(&session.request, &[], false);
+        }
+        self.request(&spec.check.request, &[], true);
+        self.pass(&spec.contacts.full);
+        spec.contacts.changes.iter().for_each(|changes| self.pass(changes));
+        if let Some(get_many) = &spec.contacts.get_many {
+            let ids = value_of(&["1", "2"]);
+            self.request(
+                &get_many.request,
+                &[("ids", ids), ("props", value_of(&spec.contacts.props))],
+                true,
+            );
+        }
+        let changes = spec
+            .contacts
+            .changes
+            .as_ref()
+            .and_then(|changes| changes.since.as_ref());
+        for deletion in &spec.contacts.deleted {
+            match deletion {
+                Deletion::List(list) => self.paged(&list.request, &list.page, list.since.as_ref().or(changes)),
+                Deletion::Reconcile(list) => self.paged(&list.request, &list.page, None),
+                Deletion::Flag { .. } | Deletion::Delta | Deletion::Event => {}
+            }
+        }
+        if let Some(agents) = &spec.agents {
+            self.paged(&agents.request, &agents.page, None);
+        }
+        for interaction in &spec.interactions {
+            let reply = self.reply(200);
+            let mut names = vec![("contact", value_of(&BTreeMap::from([("id", "1"), ("name", "Ada")])))];
+            for step in &interaction.chain {
+                self.request(&step.request, &names, true);
+                names.push((step.name.as_str(), reply.clone()));
+            }
+        }
+        for action in &spec.actions {
+            let input: BTreeMap<&str, &str> = action.inputs.keys().map(|name| (name.as_str(), "sample")).collect();
+            let id = || value_of(&BTreeMap::from([("id", "1")]));
+            self.request(
+                &action.request,
+                &[("input", value_of(&input)), ("contact", id()), ("agent", id())],
+                true,
+            );
+        }
+    }
+
+    fn pass(&self, pass: &Pass) {
+        self.paged(&pass.request, &pass.page, pass.since.as_ref());
+    }
+
+    /// The first page and one in the middle.
+    fn paged(&self, request: &Request, paging: &Paging, since: Option<&Since>) {
+        let wire = since.map_or(&Wire::Iso, |since| &since.wire);
+        for (token, keys) in [
+            (Value::UNDEFINED, Value::from(Vec::<Value>::new())),
+            (Value::from("t"), value_of(&[1, 1])),
+        ] {
+            let page = scope([
+                ("token", token),
+                ("keys", keys),
+                ("size", Value::from(paging.size.unwrap_or(100))),
+                ("number", Value::from(1)),
+                ("offset", Value::from(0)),
+            ]);
+            let names = [
+                ("page", page),
+                ("props", value_of(&self.spec.contacts.props)),
+                ("since", time_value(wire, SAMPLE_TIME, true)),
+                ("until", time_value(wire, SAMPLE_TIME, true)),
+            ];
+            self.request(request, &names, true);
+        }
+    }
+
+    fn request(&self, request: &Request, names: &[(&str, Value)], logged_in: bool) {
+        let mut all = vec![("conn", self.conn.clone()), ("now", now_value(SAMPLE_TIME))];
+        if logged_in {
+            all.push(("session", self.session.clone()));
+        }
+        all.extend(names.iter().cloned());
+        let Ok(base) = Url::parse("https://sample.example") else {
+            return;
+        };
+        if let Err(error) = prepare(self.spec, request, &base, None, &scope(all), logged_in) {
+            let why = error.source.map_or(error.message, |source| source.to_string());
+            self.at_template(
+                &request.path,
+                &format!("the request cannot be rendered with sample values: {why}"),
+            );
+        }
+    }
+
+    fn at_template(&self, template: &Template, what: &str) {
+        self.reader.problem(template.at, what, None);
+    }
+
+    fn reply(&self, status: u16) -> Value {
+        scope([
+            ("status", Value::from(status)),
+            ("headers", Value::UNDEFINED),
+            ("body", Value::UNDEFINED),
+        ])
+    }
+
+    /// Tests on replies must bear any reply: one without a body, too.
+    fn replies(&self) {
+        let spec = self.spec;
+        for status in [200, 500] {
+            let names = scope([
+                ("response", self.reply(status)),
+                ("conn", self.conn.clone()),
+                ("session", self.session.clone()),
+            ]);
+            let signals = spec
+                .throttle
+                .retry_after
+                .iter()
+                .filter_map(|signal| match &signal.source {
+                    SignalSource::Body(expr) => Some(expr),
+                    SignalSource::Header(_) => None,
+                });
+            let check = &spec.check;
+            let mut tests: Vec<&Expr> = signals
+                .chain(&spec.throttle.when)
+                .chain(&spec.throttle.quota_when)
+                .chain(&spec.replies.ok)
+                .chain(&spec.replies.empty)
+                .chain(&spec.replies.message)
+                .chain(spec.replies.rules.iter().map(|rule| &rule.when))
+                .chain([&check.org])
+                .chain(&check.principal)
+                .chain(&check.visibility)
+                .chain(&check.ok)
+                .chain(&check.denied)
+                .chain(check.learn.values())
+                .collect();
+            if let AuthSpec::Session(session) = &spec.auth {
+                tests.extend(session.ok.iter().chain(&session.denied).chain(session.learn.values()));
+            }
+            let passes = std::iter::once(&spec.contacts.full).chain(&spec.contacts.changes);
+            for pass in passes {
+                tests.extend(pass.ok.iter().chain(&pass.denied).chain([&pass.items]));
+                match &pass.page.kind {
+                    PagingKind::Token { next, more } => tests.extend(std::iter::once(next).chain(more)),
+                    PagingKind::NextUrl { next } => tests.push(next),
+                    _ => {}
+                }
+            }
+            tests.into_iter().for_each(|expr| self.eval(expr, &names));
+            self.denials(&names);
+        }
+    }
+
+    /// A reply without a body is what proxies give in a bad hour: it must not count as refused credentials, which would
+    /// park the account.
+    fn denials(&self, names: &Value) {
+        let spec = self.spec;
+        let rules = spec
+            .replies
+            .rules
+            .iter()
+            .filter(|rule| rule.verdict == Verdict::Denied)
+            .map(|rule| &rule.when);
+        let session = if let AuthSpec::Session(session) = &spec.auth {
+            session.denied.as_ref()
+        } else {
+            None
+        };
+        let passes = std::iter::once(&spec.contacts.full).chain(&spec.contacts.changes);
+        let denials = rules
+            .chain(session)
+            .chain(&spec.check.denied)
+            .chain(passes.filter_map(|pass| pass.denied.as_ref()))
+            .chain(
+                spec.contacts
+                    .get_many
+                    .as_ref()
+                    .and_then(|get_many| get_many.denied.as_ref()),
+            );
+        for expr in denials {
+            if expr.is_true(names).unwrap_or(false) {
+                let what = format!(
+                    "`{}` says that credentials are refused when a reply has no body",
+                    expr.text()
+                );
+                self.reader.problem(
+                    expr.at,
+                    what,
+                    Some("ask for what the CRM sends when it refuses them".to_owned()),
+                );
+            }
+        }
+    }
+
+    fn rows(&self) {
+        let contacts = &self.spec.contacts;
+        let item = || ("item", value_of(&BTreeMap::<&str, &str>::new()));
+        let base = scope([item(), ("conn", self.conn.clone())]);
+        let map = &contacts.map;
+        let mut names = vec![item(), ("conn", self.conn.clone())];
+        names.extend(map.lets.keys().map(|name| (name.as_str(), Value::UNDEFINED)));
+        map.lets.values().for_each(|expr| self.eval(expr, &base));
+        let with_lets = scope(names);
+        mapped(map).into_iter().for_each(|expr| self.eval(expr, &with_lets));
+
+        for deletion in &contacts.deleted {
+            match deletion {
+                Deletion::Flag { when } => self.eval(when, &base),
+                Deletion::List(list) => {
+                    std::iter::once(&list.id)
+                        .chain(&list.at)
+                        .chain(&list.merged_into)
+                        .for_each(|expr| self.eval(expr, &base));
+                }
+                Deletion::Reconcile(list) => self.eval(&list.id, &base),
+                Deletion::Delta | Deletion::Event => {}
+            }
+        }
+        if let Some(agents) = &self.spec.agents {
+            let exprs = [&agents.id, &agents.email]
+                .into_iter()
+                .chain(&agents.name)
+                .chain(&agents.filter);
+            exprs.for_each(|expr| self.eval(expr, &base));
+        }
+        for interaction in &self.spec.interactions {
+            let map = &interaction.map;
+            let exprs = [&map.id, &map.subject, &map.date]
+                .into_iter()
+                .chain(&map.description)
+                .chain(&map.status);
+            exprs
+                .chain(&map.priority)
+                .chain(&map.url)
+                .for_each(|expr| self.eval(expr, &base));
+        }
+    }
+
+    fn webhook(&self) {
+        let Some(webhook) = &self.spec.webhook else { return };
+        let empty = || value_of(&BTreeMap::<&str, &str>::new());
+        let names = scope([("body", empty()), ("ev", empty())]);
+        let events = &webhook.events;
+        let exprs = [&events.each, &events.ids]
+            .into_iter()
+            .chain(&events.when)
+            .chain(&events.account);
+        exprs
+            .chain(&events.deleted)
+            .chain(&events.at)
+            .chain(&events.dedupe)
+            .for_each(|expr| self.eval(expr, &names));
+    }
+}
+
+fn mapped(map: &Mapping) -> Vec<&Expr> {
+    let optional = [
+        &map.updated,
+        &map.name,
+        &map.company,
+        &map.title,
+        &map.emails,
+        &map.phones,
+        &map.photo_url,
+        &map.address,
+        &map.websites,
+        &map.twitter,
+        &map.url,
+        &map.aliases,
+    ];
+    std::iter::once(&map.id).chain(optional.into_iter().flatten()).collect()
+}

@@ -1,0 +1,284 @@
+//! The credential check, agents, interactions and actions.
+
+use std::collections::BTreeMap;
+
+use super::{Paging, Request, Vocabulary, named_exprs};
+use crate::expr::{Attributes, Expr, Names};
+use crate::load::Table;
+
+/// `[check]`: the cheapest call that tells whose credentials these are.
+#[derive(Debug)]
+pub struct Check {
+    pub request: Request,
+    pub ok: Option<Expr>,
+    pub denied: Option<Expr>,
+    /// The CRM's own id of the organisation and of the user.
+    pub org: Expr,
+    pub principal: Option<Expr>,
+    /// `"all"` if every user of the organisation sees the same contacts; anything else is per principal.
+    pub visibility: Option<Expr>,
+    /// Further values, `conn.NAME` from then on (hosts, portal ids).
+    pub learn: BTreeMap<String, Expr>,
+}
+
+/// `[agents]`: the CRM's users (Talkdesk agent sync).
+#[derive(Debug)]
+pub struct Agents {
+    pub request: Request,
+    pub items: Expr,
+    pub page: Paging,
+    /// Rows to keep: active users with a licence.
+    pub filter: Option<Expr>,
+    pub id: Expr,
+    pub name: Option<Expr>,
+    pub email: Expr,
+}
+
+/// `[[interactions]]` (Talkdesk interaction retrieval).
+#[derive(Debug)]
+pub struct Interaction {
+    pub kind: String,
+    /// At most three requests, each with the replies of those before it in reach.
+    pub chain: Vec<Step>,
+    pub items: Expr,
+    /// The CRM's module may not be installed: a missing one means none.
+    pub optional: bool,
+    pub map: InteractionMap,
+}
+
+#[derive(Debug)]
+pub struct Step {
+    pub name: String,
+    pub request: Request,
+}
+
+#[derive(Debug)]
+pub struct InteractionMap {
+    pub id: Expr,
+    pub subject: Expr,
+    pub date: Expr,
+    pub description: Option<Expr>,
+    pub status: Option<Expr>,
+    pub priority: Option<Expr>,
+    pub url: Option<Expr>,
+}
+
+/// `[[actions]]` (Talkdesk action execution).
+#[derive(Debug)]
+pub struct Action {
+    pub name: String,
+    pub inputs: BTreeMap<String, Input>,
+    pub request: Request,
+    pub ok: Option<Expr>,
+    pub result: ActionResult,
+}
+
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub mandatory: bool,
+    pub kind: &'static str,
+    pub title: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct ActionResult {
+    pub message: Option<Expr>,
+    pub external_id: Option<Expr>,
+    pub contact_external_id: Option<Expr>,
+    pub contact_external_url: Option<Expr>,
+}
+
+/// The names that `[check]` learns, read ahead of everything that may use them.
+pub(super) fn learned_names(check: Table<'_, '_>) -> Vec<String> {
+    let Some(learn) = check.table("learn") else {
+        return Vec::new();
+    };
+    learn.named_texts().into_iter().map(|(name, _, _)| name).collect()
+}
+
+impl Check {
+    pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Check> {
+        let reply = vocabulary.reply();
+        let request = table
+            .need_table("request")
+            .and_then(|request| Request::read(request, &vocabulary.call()));
+        let org = table.need_expr("org", &reply);
+        let (ok, denied) = (table.expr("ok", &reply), table.expr("denied", &reply));
+        let (principal, visibility) = (table.expr("principal", &reply), table.expr("visibility", &reply));
+        let learn = table
+            .table("learn")
+            .map_or_else(BTreeMap::new, |learn| named_exprs(learn, &reply));
+        table.finish();
+        Some(Check {
+            request: request?,
+            ok,
+            denied,
+            org: org?,
+            principal,
+            visibility,
+            learn,
+        })
+    }
+}
+
+impl Agents {
+    pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Agents> {
+        let item = vocabulary.item();
+        let request = table
+            .need_table("request")
+            .and_then(|request| Request::read(request, &vocabulary.paged()));
+        let items = table.need_expr("items", &vocabulary.reply());
+        let page = match table.table("page") {
+            Some(page) => Paging::read(page, vocabulary, &item),
+            None => Some(Paging::single()),
+        };
+        let filter = table.expr("filter", &item);
+        let map = table.need_table("map").and_then(|map| {
+            let found = (
+                map.need_expr("id", &item),
+                map.expr("name", &item),
+                map.need_expr("email", &item),
+            );
+            map.finish();
+            Some((found.0?, found.1, found.2?))
+        });
+        table.finish();
+        let (id, name, email) = map?;
+        Some(Agents {
+            request: request?,
+            items: items?,
+            page: page?,
+            filter,
+            id,
+            name,
+            email,
+        })
+    }
+}
+
+const LONGEST_CHAIN: usize = 3;
+
+impl Interaction {
+    pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Interaction> {
+        let kind = table.need_text("type");
+        let contact = Attributes::only(["id", "name", "emails", "phones"]);
+        let mut names = vocabulary.call().with("contact", contact.clone());
+        let mut chain = Vec::new();
+        let mut last = vocabulary.reply();
+        if let Some(request) = table.table("request") {
+            chain.extend(Request::read(request, &names).map(|request| Step {
+                name: "response".to_owned(),
+                request,
+            }));
+        }
+        let steps = table.tables("chain");
+        if table.has("request") == table.has("chain") {
+            table.problem(
+                "chain",
+                format!("`{}` needs either `request` or `chain`", table.path),
+                None,
+            );
+        }
+        if steps.len() > LONGEST_CHAIN {
+            table.problem("chain", format!("a chain has at most {LONGEST_CHAIN} steps"), None);
+        }
+        for step in steps.into_iter().take(LONGEST_CHAIN) {
+            let name = step.need_text("as");
+            let request = step
+                .need_table("request")
+                .and_then(|request| Request::read(request, &names));
+            step.finish();
+            let Some(name) = name else { continue };
+            let reply = Attributes::only(["status", "headers", "body"]);
+            names = names.with(name.clone(), reply.clone());
+            last = last.with(name.clone(), reply);
+            chain.extend(request.map(|request| Step { name, request }));
+        }
+        let items = table.need_expr("items", &last);
+        let optional = table.boolean("optional").unwrap_or(false);
+        let item = vocabulary.item().with("contact", contact);
+        let map = table.need_table("map").and_then(|map| InteractionMap::read(map, &item));
+        table.finish();
+        Some(Interaction {
+            kind: kind?,
+            chain,
+            items: items?,
+            optional,
+            map: map?,
+        })
+    }
+}
+
+impl InteractionMap {
+    fn read(table: Table<'_, '_>, names: &Names) -> Option<InteractionMap> {
+        let (id, subject) = (table.need_expr("id", names), table.need_expr("subject", names));
+        let date = table.need_expr("date", names);
+        let description = table.expr("description", names);
+        let (status, priority) = (table.expr("status", names), table.expr("priority", names));
+        let url = table.expr("url", names);
+        table.finish();
+        Some(InteractionMap {
+            id: id?,
+            subject: subject?,
+            date: date?,
+            description,
+            status,
+            priority,
+            url,
+        })
+    }
+}
+
+impl Action {
+    pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Action> {
+        let name = table.need_text("name");
+        let inputs = match table.need_table("inputs") {
+            Some(inputs) => inputs.named(|_, _, input| Some(Input::read(input))),
+            None => BTreeMap::new(),
+        };
+        let names = vocabulary
+            .call()
+            .with("input", Attributes::only(inputs.keys().cloned()))
+            .with("contact", Attributes::only(["id"]))
+            .with("agent", Attributes::only(["id"]));
+        let request = table
+            .need_table("request")
+            .and_then(|request| Request::read(request, &names));
+        let reply = vocabulary.reply();
+        let ok = table.expr("ok", &reply);
+        let result = table.table("result").map_or_else(ActionResult::default, |result| {
+            let found = ActionResult {
+                message: result.expr("message", &reply),
+                external_id: result.expr("external_id", &reply),
+                contact_external_id: result.expr("contact_external_id", &reply),
+                contact_external_url: result.expr("contact_external_url", &reply),
+            };
+            result.finish();
+            found
+        });
+        table.finish();
+        Some(Action {
+            name: name?,
+            inputs,
+            request: request?,
+            ok,
+            result,
+        })
+    }
+}
+
+/// The types of inputs (Talkdesk actions, configuration).
+const INPUT_TYPES: [&str; 7] = ["text", "textarea", "number", "tel", "url", "datetime", "select"];
+
+impl Input {
+    fn read(table: Table<'_, '_>) -> Input {
+        let words = INPUT_TYPES.map(|word| (word, word));
+        let input = Input {
+            mandatory: table.boolean("mandatory").unwrap_or(false),
+            kind: table.choice("type", &words).unwrap_or("text"),
+            title: table.text("title"),
+        };
+        table.finish();
+        input
+    }
+}

@@ -1,0 +1,240 @@
+//! What a connector's author is told: everything at once, with its place and a hint.
+
+use crm::Connector;
+use proptest::prelude::*;
+
+use crate::support::{SMALL, listed, small_with};
+
+fn problems(source: &str) -> String {
+    match Connector::load(source, "small.toml") {
+        Ok(_) => String::new(),
+        Err(problems) => listed(&problems),
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file() {
+    let source = small_with(&[
+        ("title = \"Small\"", "titel = \"Small\""),
+        ("kind = \"bearer\"", "kind = \"barer\""),
+        ("org = \"response.body.org\"", "org = \"respose.body.org\""),
+        ("kind = \"token\"", "kind = \"offset\", size = 100"),
+        (
+            "name = \"item.name\"",
+            "name = \"item.name|capitalise\"\nphone = \"item.phone\"",
+        ),
+    ]);
+    insta::assert_snapshot!(problems(&source), @r#"
+    small.toml:1:1: `title` is missing
+    small.toml:3:1: unknown key `titel` (did you mean `title`?)
+    small.toml:13:9: `auth.kind` does not know `barer` (did you mean `bearer`?)
+    small.toml:18:8: `respose` is not known in `respose.body.org` (did you mean `response`?)
+    small.toml:25:10: paging kind `offset` is not run yet
+    small.toml:25:39: unknown key `contacts.full.page.next` (there are at_cap, cap, kind, max_pages, size, total)
+    small.toml:29:9: unknown filter `capitalise` (there are compact, first, flatten, int, join, label, last, lower, map, odata, replace, soql, split, string, trim, unique, upper, wrap)
+    small.toml:30:1: unknown key `contacts.map.phone` (did you mean `phones`?)
+    "#);
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_with_its_place() {
+    insta::assert_snapshot!(problems("format = 1\nid = \"x\ntitle = 7 7\n"), @r#"
+    small.toml:2:8: invalid basic string, expected `"`
+    small.toml:3:9: string values must be quoted, expected literal string
+    "#);
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    insta::assert_snapshot!(problems(""), @r"
+    small.toml:1:1: `format` is missing (begin the file with `format = 1`)
+    small.toml:1:1: `id` is missing
+    small.toml:1:1: `title` is missing
+    small.toml:1:1: `connection` is missing
+    small.toml:1:1: `auth` is missing
+    small.toml:1:1: `check` is missing
+    small.toml:1:1: `contacts` is missing
+    ");
+}
+
+#[test]
+fn what_is_not_run_yet_is_refused_by_name() {
+    let each = [
+        (
+            "kind = \"token\", next = \"response.body.next\"",
+            "kind = \"offset\", size = 10",
+            "paging kind `offset`",
+        ),
+        (
+            "kind = \"token\", next = \"response.body.next\"",
+            "kind = \"page\", size = 10",
+            "paging kind `page`",
+        ),
+        (
+            "kind = \"token\", next = \"response.body.next\"",
+            "kind = \"link_header\"",
+            "paging kind `link_header`",
+        ),
+        (
+            "kind = \"bearer\"\ntoken = \"${conn.token}\"",
+            "kind = \"oauth2\"\ngrant = \"password\"\ntoken_url = \"${conn.site}/token\"",
+            "auth kind `oauth2`",
+        ),
+        (
+            "kind = \"bearer\"\ntoken = \"${conn.token}\"",
+            "kind = \"request_hmac\"\nkey_id = \"x\"\nsecret = \"${conn.token}\"\nheader = \"x-sig\"",
+            "auth kind `request_hmac`",
+        ),
+        (
+            "[contacts.map]",
+            "[[contacts.deleted]]\nmode = \"delta\"\n[contacts.map]",
+            "deletion mode `delta`",
+        ),
+        (
+            "items = \"response.body.results\"",
+            "items = \"response.body.results\"\norder = \"desc\"",
+            "the order `desc`",
+        ),
+        (
+            "items = \"response.body.results\"",
+            "items = \"response.body.results\"\ncursor = { kind = \"delta\", token = \"response.body.delta\" }",
+            "cursor kind `delta`",
+        ),
+        (
+            "[contacts.map]",
+            "[contacts]\nprops_chunk = 50\n[contacts.map]",
+            "`contacts.props_chunk`",
+        ),
+        (
+            "[contacts.map]",
+            "[[contacts.lookups]]\nas = \"company\"\nrequest = { path = \"/c\" }\nitems = \"response.body\"\n\
+             key = \"item.id\"\nvalue = \"item.name\"\n[contacts.map]",
+            "`contacts.lookups`",
+        ),
+        (
+            "[check]",
+            "[[limits]]\nname = \"day\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 5\nreset = \"account_midnight\"\n[check]",
+            "a quota reset other than `utc`",
+        ),
+    ];
+    for (from, to, what) in each {
+        let text = problems(&small_with(&[(from, to)]));
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(&format!("{what} is not run yet")), "{text}");
+        assert!(text.starts_with("small.toml:"), "{text}");
+    }
+}
+
+#[test]
+fn secrets_stay_out_of_data_and_urls() {
+    let url = problems(&small_with(&[(
+        "\"${conn.site}\"",
+        "\"https://${conn.token}.example\"",
+    )]));
+    assert!(url.contains("the secret `token` must not be part of a URL"), "{url}");
+    let data = problems(&small_with(&[("name = \"item.name\"", "name = \"conn.token\"")]));
+    assert!(data.contains("the secret `conn.token` must not be used"), "{data}");
+    let learned = problems(&small_with(&[(
+        "plan = \"response.body.plan\"",
+        "plan = \"conn.token\"",
+    )]));
+    assert!(
+        learned.contains("the secret `conn.token` must not be used"),
+        "{learned}"
+    );
+    let whole = problems(&small_with(&[("name = \"item.name\"", "name = \"conn['token']\"")]));
+    assert!(whole.contains("`conn` alone cannot be used"), "{whole}");
+}
+
+#[test]
+fn query_languages_need_their_quotes() {
+    let with = |filter: &str| {
+        small_with(&[(
+            "after = \"${page.token}\"",
+            &format!("q = \"SELECT Id WHERE X > ${{page.token{filter}}}\""),
+        )])
+    };
+    assert!(problems(&with("")).contains("stands unquoted in `q`"));
+    assert!(problems(&with("|odata")).contains("stands unquoted in `q`"));
+    assert_eq!(problems(&with("|soql")), "");
+    assert_eq!(problems(&with("|int")), "");
+}
+
+#[test]
+fn an_expression_that_fails_on_an_empty_row_is_told_before_it_loses_contacts() {
+    let text = problems(&small_with(&[(
+        "name = \"item.name\"",
+        "name = \"item.first + ' ' + item.last\"",
+    )]));
+    assert!(text.contains("guard what may be missing"), "{text}");
+}
+
+#[test]
+fn a_reply_without_a_body_never_says_that_credentials_are_refused() {
+    let denied = |expression: &str| {
+        problems(&small_with(&[(
+            "[check]",
+            &format!("[check]\ndenied = \"{expression}\""),
+        )]))
+    };
+    assert!(denied("not response.body.org").contains("when a reply has no body"));
+    assert!(denied("response.status in [401, 500]").contains("when a reply has no body"));
+    assert_eq!(denied("response.body.ok == false or response.status == 401"), "");
+}
+
+#[test]
+fn a_window_needs_an_overlap_of_its_precision() {
+    let changes = |since: &str| {
+        format!(
+            "{SMALL}updated = \"item.m\"\n[contacts.changes]\nitems = \"response.body.results\"\nsince = {{ {since} }}\n\
+             page = {{ kind = \"keyset\", size = 2, keys = [\"item.id\"] }}\nrequest = {{ path = \"/c\" }}\n"
+        )
+    };
+    assert_eq!(
+        problems(&changes("wire = \"epoch_s\", precision = \"1s\", overlap = \"10s\"")),
+        ""
+    );
+    assert!(problems(&changes("wire = \"epoch_s\"")).contains("`contacts.changes.since.overlap` is missing"));
+    assert!(problems(&changes("wire = \"epoch_s\", precision = \"1d\", overlap = \"10s\"")).contains("at least one"));
+    assert!(problems(&changes("wire = \"%Q %!\", overlap = \"10s\"")).contains("is not a form of time"));
+}
+
+#[test]
+fn a_signature_that_proves_nothing_is_refused() {
+    let hmac = |rest: &str| {
+        format!(
+            "{SMALL}\n[webhook]\nscope = \"connection\"\n[webhook.events]\neach = \"[body]\"\nids = \"[ev.id]\"\n\
+             [webhook.verify]\nkind = \"hmac\"\nhash = \"sha256\"\nheader = \"x-s\"\nencoding = \"hex\"\n{rest}"
+        )
+    };
+    let stamp = "timestamp = { header = \"x-t\", unit = \"s\", tolerance = \"5m\" }";
+    assert_eq!(problems(&hmac("signed = [\"body\"]")), "");
+    assert!(problems(&hmac("signed = [\"url\"]")).contains("does not cover the body"));
+    assert!(problems(&hmac("signed = [\"timestamp\", \"body\"]")).contains("nothing says where it stands"));
+    assert!(problems(&hmac(&format!("signed = [\"body\"]\n{stamp}"))).contains("not signed proves nothing"));
+    assert!(problems(&hmac("signed = [\"bdoy\"]")).contains("`bdoy` is no part of signed bytes"));
+    let endless = stamp.replace("5m", "900d");
+    assert!(problems(&hmac(&format!("signed = [\"timestamp\", \"body\"]\n{endless}"))).contains("up to 24h"));
+}
+
+#[test]
+fn drafts_with_older_names_are_told_the_new_ones() {
+    let text = problems(&format!("{SMALL}archived = \"item.gone\"\n[users]\nitems = \"x\"\n"));
+    assert!(text.contains("mode = \"flag\""), "{text}");
+    assert!(text.contains("`[agents]`"), "{text}");
+}
+
+proptest! {
+    /// Half-written files are what an author saves all day.
+    #[test]
+    fn a_damaged_file_is_explained_and_never_panics(from in 0usize..1_000, length in 1usize..200, put in "[\\[\\]{}\"'=$.|a-z\n]{0,6}") {
+        let from = from.min(SMALL.len());
+        let to = (from + length).min(SMALL.len());
+        let damaged = format!("{}{put}{}", &SMALL[..from], &SMALL[to..]);
+        if let Err(problems) = Connector::load(&damaged, "small.toml") {
+            prop_assert!(!problems.is_empty());
+            let lines = damaged.lines().count() + 1;
+            prop_assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line) && problem.column >= 1));
+        }
+    }
+}

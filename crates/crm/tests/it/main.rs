@@ -1,0 +1,12 @@
+//! The connector engine against small servers of its own: no network, no services.
+
+mod calls;
+mod faults;
+mod fixtures;
+mod identity;
+mod language;
+mod load;
+mod odoo_live;
+mod pacing;
+mod support;
+mod webhooks;

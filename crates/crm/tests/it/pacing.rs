@@ -1,0 +1,198 @@
+//! The pacer against a real ledger's rules, without a store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use contacts::ledger::{Ask, Budget, Class, LeaseId, Taken, Times};
+use contacts::ports::{StoreErrorKind, StoreResult};
+use contacts::{ErrorKind, Micros, StoreError, SystemClock};
+use crm::{Budgets, Client, ClientSettings, Pacer, Patience};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::support::{SMALL, client_with, load, serve};
+
+#[derive(Default)]
+struct Memory {
+    budget: Mutex<Budget>,
+    down: AtomicBool,
+}
+
+impl Memory {
+    fn with<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> StoreResult<R> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone"));
+        }
+        Ok(change(&mut self.budget.lock()))
+    }
+}
+
+#[async_trait]
+impl Budgets for Memory {
+    async fn take(&self, _: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
+        self.with(|budget| budget.take(ask, now))
+    }
+
+    async fn finish(&self, _: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
+        self.with(|budget| budget.finish(lease, calls, now))
+    }
+
+    async fn give_back(&self, _: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
+        self.with(|budget| budget.give_back(lease, slots, now))
+    }
+
+    async fn hold(&self, _: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
+        self.with(|budget| budget.hold(limit, until, quota))
+    }
+}
+
+fn pacer(memory: &Arc<Memory>, class: Class, patience: Duration) -> Pacer {
+    let patience = Patience {
+        bulk: patience,
+        interactive: patience,
+    };
+    Pacer::new(
+        memory.clone(),
+        "scope",
+        class,
+        patience,
+        Times::default(),
+        "test",
+        Arc::new(SystemClock),
+    )
+}
+
+fn source(limits: &str) -> String {
+    format!("{SMALL}\n{limits}\n")
+}
+
+/// A CRM that counts its calls and remembers the most it saw in any 500 ms, and at once.
+#[derive(Default)]
+struct Counted {
+    calls: Mutex<Vec<std::time::Instant>>,
+    now: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+async fn counting(counted: Arc<Counted>) -> String {
+    let handler = move || async move {
+        let at_once = counted.now.fetch_add(1, Ordering::SeqCst) + 1;
+        counted.most_at_once.fetch_max(at_once, Ordering::SeqCst);
+        counted.calls.lock().push(std::time::Instant::now());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        counted.now.fetch_sub(1, Ordering::SeqCst);
+        Json(json!({ "results": [] }))
+    };
+    serve(Router::new().route("/contacts", get(handler))).await
+}
+
+fn client(source: &str, origin: &str, pacer: Pacer) -> Arc<Client> {
+    Arc::new(client_with(load(source), origin, &[], ClientSettings::default(), pacer).expect("a client"))
+}
+
+#[tokio::test]
+async fn invariant_10_the_crm_never_counts_more_than_its_limits() {
+    let memory = Arc::new(Memory::default());
+    let counted = Arc::new(Counted::default());
+    let origin = counting(counted.clone()).await;
+    let limits = "[[limits]]\nname = \"window\"\nkind = \"window\"\nwindow = \"500ms\"\nmax = 8\n\
+                  [[limits]]\nname = \"at-once\"\nkind = \"concurrency\"\nmax = 3\n";
+    // Two processes share the ledger.
+    let patient = Duration::from_secs(30);
+    let clients =
+        [Class::Bulk, Class::Interactive].map(|class| client(&source(limits), &origin, pacer(&memory, class, patient)));
+    let calls = (0..24).map(|i| {
+        let client = clients[i % 2].clone();
+        async move { client.full_page(None).await }
+    });
+    for result in futures::future::join_all(calls).await {
+        result.expect("a page");
+    }
+    let calls = counted.calls.lock().clone();
+    assert_eq!(calls.len(), 24);
+    for (i, first) in calls.iter().enumerate() {
+        let within = calls[i..]
+            .iter()
+            .filter(|call| call.duration_since(*first) < Duration::from_millis(500))
+            .count();
+        assert!(within <= 8, "{within} calls within 500 ms");
+    }
+    assert!(counted.most_at_once.load(Ordering::SeqCst) <= 3);
+}
+
+#[tokio::test]
+async fn invariant_10_without_a_store_there_is_no_call() {
+    let memory = Arc::new(Memory::default());
+    let counted = Arc::new(Counted::default());
+    let origin = counting(counted.clone()).await;
+    let client = client(SMALL, &origin, pacer(&memory, Class::Bulk, Duration::from_secs(1)));
+    memory.down.store(true, Ordering::SeqCst);
+    let error = client.full_page(None).await.expect_err("no budget");
+    assert_eq!(error.kind, ErrorKind::StoreDown);
+    assert!(counted.calls.lock().is_empty());
+    memory.down.store(false, Ordering::SeqCst);
+    client.full_page(None).await.expect("the store is back");
+}
+
+#[tokio::test]
+async fn a_throttled_reply_stops_the_scope_not_only_the_call() {
+    let memory = Arc::new(Memory::default());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
+    let handler = move || async move {
+        counter.fetch_add(1, Ordering::SeqCst);
+        (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "600")])
+    };
+    let origin = serve(Router::new().route("/contacts", get(handler))).await;
+    let error = client(SMALL, &origin, pacer(&memory, Class::Bulk, Duration::ZERO))
+        .full_page(None)
+        .await
+        .unwrap_err();
+    let ErrorKind::Throttled { until } = error.kind else {
+        panic!("{error}")
+    };
+    let other = client(
+        SMALL,
+        &origin,
+        pacer(&memory, Class::Interactive, Duration::from_millis(50)),
+    );
+    assert_eq!(
+        other.full_page(None).await.unwrap_err().kind,
+        ErrorKind::NoBudget { until }
+    );
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn nothing_remaining_stops_the_limit_until_it_turns() {
+    let memory = Arc::new(Memory::default());
+    let handler = || async { ([("x-left", "0"), ("x-reset", "600")], Json(json!({ "results": [] }))) };
+    let origin = serve(Router::new().route("/contacts", get(handler))).await;
+    let limits = "[[limits]]\nname = \"w\"\nkind = \"window\"\nwindow = \"1s\"\nmax = 100\n\
+                  [throttle]\nremaining = [{ header = \"x-left\", limit = \"w\", reset = { header = \"x-reset\" } }]\n";
+    let client = client(&source(limits), &origin, pacer(&memory, Class::Bulk, Duration::ZERO));
+    client.full_page(None).await.expect("the reply itself is good");
+    let error = client.full_page(None).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::NoBudget { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_quota_defers_and_counts_its_costs() {
+    let memory = Arc::new(Memory::default());
+    let counted = Arc::new(Counted::default());
+    let origin = counting(counted.clone()).await;
+    let limits = "[[limits]]\nname = \"credits\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 20\nshare = 0.5\n\
+                  cost = { \"contacts.full\" = 4 }\n";
+    let client = client(&source(limits), &origin, pacer(&memory, Class::Bulk, Duration::ZERO));
+    client.full_page(None).await.expect("4 of 10");
+    client.full_page(None).await.expect("8 of 10");
+    client.rest().await;
+    let error = client.full_page(None).await.unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Quota { .. }), "{error}");
+    assert_eq!(counted.calls.lock().len(), 2);
+}

@@ -1,0 +1,80 @@
+//! The admin listener: health, readiness by dependency, metrics. Never open it to the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use contacts::{Queue, Store};
+use process::telemetry::Metrics;
+use serde_json::json;
+
+use crate::wiring::Role;
+
+/// How long a dependency may take to say that it is there.
+const PROBE: Duration = Duration::from_secs(2);
+
+pub struct Admin {
+    role: Role,
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    metrics: Metrics,
+}
+
+impl Admin {
+    pub fn new(role: Role, store: Arc<dyn Store>, queue: Arc<dyn Queue>, metrics: Metrics) -> Arc<Admin> {
+        Arc::new(Admin { role, store, queue, metrics })
+    }
+}
+
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(admin)
+}
+
+/// The process runs. Says nothing of its dependencies: restarting it would not mend them.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Ready for its role: reads need the store only, so a front stays ready while the queue is away; a worker needs both.
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    let store = probe(admin.store.ping()).await;
+    let queue = probe(admin.queue.ping()).await;
+    let ready = match admin.role {
+        Role::Front | Role::Both => store.is_ok(),
+        Role::Worker => store.is_ok() && queue.is_ok(),
+    };
+    let shown = |what: String, state: &Result<(), String>| match state {
+        Ok(()) => json!({"ok": true, "what": what}),
+        Err(error) => json!({"ok": false, "what": what, "error": error}),
+    };
+    let body = json!({
+        "ready": ready,
+        "role": admin.role.as_str(),
+        "store": shown(admin.store.describe(), &store),
+        "queue": shown(admin.queue.describe(), &queue),
+        "queue_blocked": admin.queue.is_blocked(),
+    });
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(body)).into_response()
+}
+
+async fn probe<E: std::error::Error>(ping: impl Future<Output = Result<(), E>>) -> Result<(), String> {
+    match tokio::time::timeout(PROBE, ping).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(process::chain(&error)),
+        Err(_) => Err(format!("no answer within {} s", PROBE.as_secs())),
+    }
+}
+
+async fn metrics_text(State(admin): State<Arc<Admin>>) -> Response {
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (text, admin.metrics.render()).into_response()
+}

@@ -1,0 +1,239 @@
+//! The command line.
+
+mod check;
+mod manage;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use process::settings::{Settings, Source};
+use tokio_util::sync::CancellationToken;
+
+use crate::demo;
+use crate::wiring::Role;
+
+/// A Talkdesk integration bridge that answers from cached snapshots.
+///
+/// Workers pre-fetch a CRM's contacts under its rate limits; the front answers Talkdesk's sync from the snapshot in
+/// milliseconds, whatever the CRM is doing.
+///
+/// Try it without anything installed: `snapbridge demo`. Run your own integration in one process: `snapbridge up`.
+/// In production: `snapbridge migrate` once, then any number of `snapbridge serve` and `snapbridge worker`.
+#[derive(Debug, Parser)]
+#[command(name = "snapbridge", version, max_term_width = 120)]
+struct Cli {
+    /// Settings file [default: $SNAPBRIDGE_CONFIG, else ./snapbridge.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Front and worker in one process on an embedded store (SQLite); durable, nothing else needed
+    ///
+    /// Store, queue and key file lie in one folder, which one process uses at a time. Settings may name Redis and RabbitMQ
+    /// instead.
+    Up {
+        /// Folder of store, queue and key file
+        #[arg(long, value_name = "DIR", default_value = ".snapbridge")]
+        data: PathBuf,
+    },
+    /// The HTTP front: Talkdesk's endpoints and webhooks, on Redis and RabbitMQ
+    ///
+    /// Needs keys.file, the same one for every front and worker (`snapbridge keys new FILE`). The admin listener has
+    /// /healthz, /readyz and /metrics.
+    Serve,
+    /// A worker: refreshes snapshots under the CRM's rate limits, on Redis and RabbitMQ
+    ///
+    /// Start as many as you like: they share the budgets of each CRM. SIGTERM lets the page in hand end, for at most
+    /// worker.stop_grace.
+    Worker,
+    /// Brings the layouts of store and queue up to date; safe to run twice
+    Migrate {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Only say what has been done
+        #[arg(long, conflicts_with = "dry_run")]
+        status: bool,
+    },
+    /// Plays the whole story on this machine: a fake CRM, the bridge, and Talkdesk's synchronizer
+    Demo(demo::Args),
+    /// Serves a fake CRM with generated contacts and a knob for every trap
+    FakeCrm(fake_crm::Cli),
+    /// Plays Talkdesk against a bridge, this one or any other
+    Talkdesk {
+        #[command(subcommand)]
+        command: TalkdeskCommand,
+    },
+    /// Connectors: what speaks to a CRM, one TOML file each
+    Connector {
+        #[command(subcommand)]
+        command: ConnectorCommand,
+    },
+    /// Settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Depth and oldest age per lane, dead letters, and each account's state in one sentence
+    ///
+    /// Reads the store and the queue of the settings; without a store there, the embedded one in --data.
+    Status {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+        /// Folder of the embedded store and queue
+        #[arg(long, value_name = "DIR", default_value = ".snapbridge")]
+        data: PathBuf,
+        /// Accounts to show at most
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        accounts: usize,
+    },
+    /// Key files
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TalkdeskCommand {
+    /// Plays the synchronizer for a whole run: pages, checkpoint, progress bar
+    Sync(talkdesk::player::Cli),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConnectorCommand {
+    /// Checks connector files: every problem at once, with file and line
+    Check {
+        /// Ids of shipped connectors or paths of files
+        #[arg(required = true, value_name = "ID|FILE")]
+        connectors: Vec<String>,
+    },
+    /// Lists the shipped connectors
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Checks the settings and their integrations; prints the effective ones, secrets masked
+    Check,
+    /// Prints every setting with its meaning and default: a snapbridge.toml to start from
+    Reference,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Makes a key file (mode 0600). Keep it safe: without it, stored credentials and Talkdesk's checkpoints are lost
+    New {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Usage and settings errors, as against failures at work (1).
+const USAGE: u8 = 2;
+
+/// Why a command ended badly.
+enum Failure {
+    /// Settings or arguments, one problem a line.
+    Usage(Vec<String>),
+    Work(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Work(error)
+    }
+}
+
+pub fn main() -> ExitCode {
+    process::tls::install_provider();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(&Failure::Work(error.into())),
+    };
+    let result = runtime.block_on(run(cli));
+    // Blocking threads (SQLite readers) must not keep a process that is done.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => tell(&failure),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+fn tell(failure: &Failure) -> ExitCode {
+    match failure {
+        Failure::Usage(problems) => {
+            for problem in problems {
+                eprintln!("error: {problem}");
+            }
+            ExitCode::from(USAGE)
+        }
+        Failure::Work(error) => {
+            eprintln!("error: {}", process::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Up { data } => serve::up(config, data).await,
+        Command::Serve => serve::distributed(config, Role::Front).await,
+        Command::Worker => serve::distributed(config, Role::Worker).await,
+        Command::Migrate { dry_run, status } => manage::migrate(config, dry_run, status).await,
+        Command::Demo(args) => Ok(demo::run(args).await?),
+        Command::FakeCrm(args) => {
+            let stop = CancellationToken::new();
+            process::stop::on_signals(stop.clone()).map_err(anyhow::Error::from)?;
+            Ok(fake_crm::run(args, stop).await?)
+        }
+        Command::Talkdesk { command: TalkdeskCommand::Sync(args) } => {
+            Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?)
+        }
+        Command::Connector { command: ConnectorCommand::Check { connectors } } => check::connectors(&connectors),
+        Command::Connector { command: ConnectorCommand::List } => check::list(),
+        Command::Config { command: ConfigCommand::Check } => check::config(config).await,
+        Command::Config { command: ConfigCommand::Reference } => {
+            print(&Settings::reference());
+            Ok(())
+        }
+        Command::Status { json, data, accounts } => manage::status(config, json, data, accounts).await,
+        Command::Keys { command: KeysCommand::New { file } } => manage::new_keys(&file),
+    }
+}
+
+/// The settings, and the folder where their relative paths start.
+fn settings(config: Option<&Path>) -> Result<(Settings, PathBuf), Failure> {
+    let lines = |problems: Vec<process::Problem>| Failure::Usage(problems.iter().map(ToString::to_string).collect());
+    let source = Source::gather(config.map(Path::to_path_buf), std::env::vars_os()).map_err(lines)?;
+    let folder = source.file.as_ref().and_then(|file| file.path.parent()).map(Path::to_path_buf).unwrap_or_default();
+    let settings = Settings::load(&source).map_err(lines)?;
+    Ok((settings, folder))
+}
+
+#[expect(clippy::print_stdout, reason = "what a command was asked for goes to stdout, logs to stderr")]
+fn print(text: &str) {
+    println!("{}", text.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

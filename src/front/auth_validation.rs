@@ -1,0 +1,31 @@
+//! `auth_validation`: a user activates the integration (Talkdesk authorization validation). Registers the account and
+//! starts its build.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use talkdesk::wire::AuthRequest;
+
+use super::error::{ApiResult, json};
+use super::identify::Proof;
+use super::{AddressPath, Front, body};
+
+pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body: Body) -> ApiResult<Response> {
+    let integration = front.integration(&address.integration, address.secret.as_deref())?;
+    let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
+    let request = AuthRequest::parse(&bytes)?;
+    let account = front.identify(&integration, &integration.auth(&request.auth), Proof::Live).await?;
+    if integration.auth_success_status == 204 {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    // Every key returned is stored by Talkdesk and sent back in `auth`: only configured fields, nothing else.
+    let fields: serde_json::Map<_, _> = integration
+        .return_fields
+        .iter()
+        .filter_map(|field| Some((field.clone(), account.learned.get(field)?.clone())))
+        .collect();
+    Ok(json(StatusCode::OK, serde_json::Value::Object(fields).to_string()))
+}

@@ -1,0 +1,247 @@
+//! Whose snapshot a request may see: from `auth` to an account.
+//!
+//! Known credentials are served without a CRM call for as long as the CRM's last acceptance is young. Unknown, aged-out
+//! and rejected ones are validated live: one call for any number of parallel requests, budgeted per locator, failures
+//! remembered, so that the bridge is no tool for guessing passwords.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contacts::accounts::{self, Account, Sealed};
+use contacts::keys::{Fingerprint, Identity};
+use contacts::ledger::Class;
+use contacts::{ErrorKind, Kind, Lane, Stream};
+use parking_lot::Mutex;
+
+use super::Front;
+use super::error::{ApiError, ApiResult};
+use crate::integrations::{CheckError, Integration};
+
+/// How a request's credentials must have been proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A young acceptance by the CRM will do.
+    Young,
+    /// By a call now: the user has just entered them.
+    Live,
+}
+
+/// What a live check came to; shared by all who waited for it.
+#[derive(Clone, Debug)]
+pub enum Checked {
+    Good(Box<Account>),
+    /// Kind and what to tell.
+    Bad(ErrorKind, String),
+    Store(String),
+    /// The locator's checks of this minute are used up.
+    TooMany,
+}
+
+/// How often notes about an account are renewed.
+const NOTES_EVERY: Duration = Duration::from_secs(60);
+
+impl Front {
+    /// The account behind `auth`, entitled now.
+    pub async fn identify(
+        &self,
+        integration: &Arc<Integration>,
+        auth: &BTreeMap<String, String>,
+        proof: Proof,
+    ) -> ApiResult<Account> {
+        let now = self.clock.now();
+        if let Some(field) = integration.missing_field(auth) {
+            return Err(ApiError::credentials(format!("The field {field} is missing")));
+        }
+        let canonical = integration.connector.canonical(auth);
+        let fingerprint = self.keys.fingerprint(&integration.name, &canonical.fingerprint_input);
+
+        let known = accounts::by_fingerprint(&*self.store, &fingerprint, now).await?;
+        let mut stale = None;
+        if let Some(known) = known {
+            let age = now.since(known.verified);
+            // Missing although its fingerprint is known: the store lost it, so it must be registered anew.
+            if let Some(account) = accounts::get(&*self.store, &known.account).await? {
+                if proof == Proof::Young && age <= self.policy.credentials.revocation_window {
+                    accounts::touch(&*self.store, &account, Some(now), None, NOTES_EVERY).await?;
+                    return Ok(account);
+                }
+                stale = Some((account, age));
+            }
+        }
+
+        if let Some(message) = self.remembered_refusal(&fingerprint).await? {
+            return Err(ApiError::credentials(message));
+        }
+        let locator = format!("{}|{}", integration.name, canonical.locator);
+        let checked = self.checks.join(&fingerprint, || self.check(integration, auth, &fingerprint, &locator)).await;
+        match checked {
+            Checked::Good(account) => Ok(*account),
+            Checked::TooMany => Err(ApiError::new(
+                axum::http::StatusCode::TOO_MANY_REQUESTS,
+                "too_many_checks",
+                "Too many credential checks for this CRM account; try again in a minute",
+            )
+            .retry_after(Duration::from_secs(60))),
+            Checked::Store(cause) => Err(ApiError::crm(ErrorKind::StoreDown, &integration.title, now).cause(cause)),
+            Checked::Bad(kind, cause) => match (kind, stale) {
+                (ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::BadReply, Some((account, age)))
+                    if proof == Proof::Young && age <= self.policy.credentials.unreachable_window =>
+                {
+                    tracing::warn!(account = %account.id, %cause, "the CRM cannot be asked; known credentials are served");
+                    Ok(account)
+                }
+                _ => Err(ApiError::crm(kind, &integration.title, now).cause(cause)),
+            },
+        }
+    }
+
+    async fn remembered_refusal(&self, fingerprint: &Fingerprint) -> ApiResult<Option<String>> {
+        let refused = self.store.get(&refused_key(fingerprint), self.clock.now()).await?;
+        Ok(refused.map(|message| String::from_utf8_lossy(&message).into_owned()))
+    }
+
+    /// Asks the CRM, registers the account if it says yes, and starts its build.
+    async fn check(
+        &self,
+        integration: &Arc<Integration>,
+        auth: &BTreeMap<String, String>,
+        fingerprint: &Fingerprint,
+        locator: &str,
+    ) -> Checked {
+        if !self.guesses.allow(locator) {
+            return Checked::TooMany;
+        }
+        let began = Instant::now();
+        let deadline = self.policy.credentials.check_timeout;
+        let checking = integration.check(auth, Class::Interactive);
+        let result = match tokio::time::timeout(deadline, checking).await {
+            Ok(result) => result,
+            Err(_) => Err(CheckError { kind: ErrorKind::Timeout, message: "the live check timed out".into() }),
+        };
+        let label = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "good");
+        metrics::counter!("snapbridge_live_checks_total", "result" => label).increment(1);
+        metrics::histogram!("snapbridge_live_check_seconds").record(began.elapsed().as_secs_f64());
+        match result {
+            Ok(learned) => match self.register(integration, auth, fingerprint, learned).await {
+                Ok(account) => Checked::Good(Box::new(account)),
+                Err(error) => Checked::Store(error.cause.unwrap_or(error.message)),
+            },
+            Err(error) => {
+                if error.kind == ErrorKind::Credentials
+                    && let Err(error) = self.remember_refusal(integration, fingerprint).await
+                {
+                    return Checked::Store(error.cause.unwrap_or(error.message));
+                }
+                Checked::Bad(error.kind, error.message)
+            }
+        }
+    }
+
+    async fn remember_refusal(&self, integration: &Integration, fingerprint: &Fingerprint) -> ApiResult<()> {
+        let message = format!("{} rejected the credentials", integration.title);
+        let memory = self.policy.credentials.failure_memory;
+        accounts::reject(&*self.store, fingerprint).await?;
+        if !memory.is_zero() {
+            self.store.put(&refused_key(fingerprint), message.as_bytes(), memory, self.clock.now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        integration: &Arc<Integration>,
+        auth: &BTreeMap<String, String>,
+        fingerprint: &Fingerprint,
+        learned: crate::integrations::Learned,
+    ) -> ApiResult<Account> {
+        let now = self.clock.now();
+        let id = self.keys.account_id(&Identity {
+            integration: &integration.name,
+            site: &learned.site,
+            org: &learned.org,
+            principal: &learned.principal,
+        });
+        let account = Account {
+            credentials: Sealed::seal(&self.keys, &id, auth),
+            id: id.clone(),
+            integration: integration.name.clone(),
+            connector: integration.connector.id().to_owned(),
+            budget: self.keys.budget_scope(integration.connector.id(), &learned.budget_scope),
+            created: now,
+            fingerprint: fingerprint.clone(),
+            learned: learned.values,
+            route: learned.route,
+            called: now,
+            verified: now,
+        };
+        let registered = accounts::register(&*self.store, &account).await?;
+        accounts::accept(&*self.store, fingerprint, &id, now).await?;
+        if registered.new {
+            tracing::info!(account = %id, integration = %integration.name, "account registered");
+        }
+        let work = contacts::work::load(&*self.store, &id).await?;
+        if work.park.is_some() {
+            tracing::info!(account = %id, "the credentials are good again, the account's work goes on");
+            self.asked(self.requests.unpark(&id).await)?;
+        }
+        self.ensure_building(&account).await?;
+        Ok(account)
+    }
+
+    /// Sees to it that an account without a complete snapshot is being built.
+    pub async fn ensure_building(&self, account: &Account) -> ApiResult<()> {
+        let ready = self.store.head(&account.id, Stream::Contacts).await?.is_some_and(|head| head.ready);
+        if !ready {
+            let work = contacts::work::load(&*self.store, &account.id).await?;
+            let started = work.tasks.get(&Kind::Full).is_some_and(|task| task.due.is_some());
+            if !started || work.look_at(Kind::Full, &self.requests.times()).is_some_and(|at| at <= self.clock.now()) {
+                self.asked(self.requests.ring(&account.id, Kind::Full, Lane::Build, None).await.map(drop))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A queue that does not answer does not fail a read: the store has the work, and the sweep rings.
+    fn asked(&self, result: Result<(), worker::requests::RequestError>) -> ApiResult<()> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(worker::requests::RequestError::Queue(error)) => {
+                tracing::warn!(error = process::chain(&error), "the queue did not take a job; the sweep will ring");
+                Ok(())
+            }
+            Err(worker::requests::RequestError::Store(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn refused_key(fingerprint: &Fingerprint) -> String {
+    format!("refused|{}", fingerprint.0)
+}
+
+/// Live checks per minute and locator.
+pub struct Guesses {
+    per_minute: u32,
+    windows: Mutex<HashMap<String, (Instant, u32)>>,
+}
+
+impl Guesses {
+    pub fn new(per_minute: u32) -> Guesses {
+        Guesses { per_minute, windows: Mutex::default() }
+    }
+
+    fn allow(&self, locator: &str) -> bool {
+        let now = Instant::now();
+        let minute = Duration::from_secs(60);
+        let mut windows = self.windows.lock();
+        if windows.len() > 10_000 {
+            windows.retain(|_, (since, _)| now.duration_since(*since) < minute);
+        }
+        let (since, count) = windows.entry(locator.to_owned()).or_insert((now, 0));
+        if now.duration_since(*since) >= minute {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= self.per_minute
+    }
+}

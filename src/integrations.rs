@@ -1,0 +1,384 @@
+//! The configured integrations: each a connector with its settings, and the CRM clients of their accounts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contacts::accounts::Account;
+use contacts::keys::{Fingerprint, Keys};
+use contacts::ledger::{Class, Left, Ledger, Limit, Times};
+use contacts::reading::Narrowing;
+use contacts::{AccountId, Clock, ErrorKind, Store};
+use crm::{AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Pacer, Patience, Role};
+use parking_lot::Mutex;
+use process::settings::{self, Settings};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use worker::source::Pace;
+use worker::{CrmSource, Source, Sources, Traits};
+
+/// Clients kept for their accounts; beyond this the least wanted go.
+const CLIENTS: usize = 2_000;
+
+/// How coarse CRM times may be cut: a run is narrowed to that much before the watermark.
+const PRECISION: Duration = Duration::from_secs(1);
+
+/// One integration.
+pub struct Integration {
+    pub name: String,
+    /// The CRM's name, for messages.
+    pub title: String,
+    pub connector: Arc<Connector>,
+    pub auth_success_status: u16,
+    /// Fields that auth_validation returns for Talkdesk to keep.
+    pub return_fields: Vec<String>,
+    path_secret: Option<[u8; 32]>,
+    fixed: BTreeMap<String, SecretString>,
+    app: BTreeMap<String, SecretString>,
+    region: Option<String>,
+    http: Http,
+    traits: Traits,
+    pace: Pace,
+    mapping: u32,
+    deps: Deps,
+}
+
+/// What every integration's clients share.
+#[derive(Clone)]
+struct Deps {
+    ledger: Arc<Ledger<dyn Store>>,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+    times: Times,
+    /// Names this process in the ledger.
+    waiter: String,
+}
+
+/// What a check learned of an account.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    pub site: String,
+    pub org: String,
+    pub principal: String,
+    pub budget_scope: String,
+    pub values: BTreeMap<String, serde_json::Value>,
+    pub route: Option<String>,
+}
+
+/// Why a check failed.
+#[derive(Clone, Debug)]
+pub struct CheckError {
+    pub kind: ErrorKind,
+    pub message: String,
+}
+
+/// Why an integration cannot be run; one line each.
+pub type Problems = Vec<String>;
+
+/// All integrations, by name.
+pub struct Integrations {
+    by_name: BTreeMap<String, Arc<Integration>>,
+    clients: Mutex<HashMap<(AccountId, Fingerprint), Arc<CrmSource>>>,
+}
+
+impl Integrations {
+    /// Loads every connector; all problems come at once. `folder` is where relative connector paths start.
+    pub fn load(
+        settings: &Settings,
+        folder: &Path,
+        store: Arc<dyn Store>,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        waiter: String,
+    ) -> Result<Integrations, Problems> {
+        let times = Times { call_timeout: settings.crm.call_timeout, ..Times::default() };
+        let deps = Deps { ledger: Arc::new(Ledger::new(store)), keys, clock, times, waiter };
+        let mut problems = Vec::new();
+        let mut by_name = BTreeMap::new();
+        for (name, integration) in &settings.integrations {
+            match Integration::load(name, integration, settings, folder, &deps) {
+                Ok(integration) => {
+                    by_name.insert(name.clone(), Arc::new(integration));
+                }
+                Err(found) => problems.extend(found.into_iter().map(|problem| format!("integrations.{name}: {problem}"))),
+            }
+        }
+        if problems.is_empty() { Ok(Integrations { by_name, clients: Mutex::default() }) } else { Err(problems) }
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Integration>> {
+        self.by_name.get(name).cloned()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Integration>> {
+        self.by_name.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}
+
+/// The text of a connector: a shipped one by its id, or a file.
+pub fn connector_source(name: &str, folder: &Path) -> Result<(String, String), String> {
+    if let Some(source) = Connector::shipped(name) {
+        return Ok((source.to_owned(), format!("connectors/{name}/connector.toml")));
+    }
+    let path = folder.join(name);
+    if name.contains('/') || path.extension().is_some_and(|extension| extension == "toml") {
+        let shown = path.display().to_string();
+        return match std::fs::read_to_string(&path) {
+            Ok(source) => Ok((source, shown)),
+            Err(error) => Err(format!("the connector file {shown} cannot be read: {error}")),
+        };
+    }
+    let shipped: Vec<&str> = Connector::shipped_ids().collect();
+    Err(format!("there is no connector {name:?}: shipped are {}; a path of a file works too", shipped.join(", ")))
+}
+
+impl Integration {
+    fn load(
+        name: &str,
+        settings: &settings::Integration,
+        all: &Settings,
+        folder: &Path,
+        deps: &Deps,
+    ) -> Result<Integration, Problems> {
+        let (source, file) = connector_source(&settings.connector, folder).map_err(|problem| vec![problem])?;
+        let connector = Connector::load(&source, &file)
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Problems>())?;
+        let mut problems = Vec::new();
+        let allow = AllowHosts::parse(&settings.allow_hosts);
+        let http = match allow {
+            Ok(allow) => Http::new(client_settings(all), allow).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("allow_hosts: {error}")),
+        };
+        let http = http.map_err(|problem| problems.push(problem)).ok();
+        for field in settings.connection.keys() {
+            if !connector.fields().get(field).is_some_and(|known| known.source == FieldSource::Integration) {
+                let known: Vec<&str> = connector
+                    .fields()
+                    .iter()
+                    .filter(|(_, field)| field.source == FieldSource::Integration)
+                    .map(|(name, _)| name.as_str())
+                    .collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                problems.push(format!("connection.{field} is not a value that the connector takes (it takes: {known})"));
+            }
+        }
+        for (field, spec) in connector.fields() {
+            let needed = spec.source == FieldSource::Integration && spec.default.is_none();
+            if needed && !settings.connection.contains_key(field) {
+                problems.push(format!("connection.{field} is missing; the connector needs it"));
+            }
+        }
+        let Some(http) = http.filter(|_| problems.is_empty()) else { return Err(problems) };
+        Ok(Integration {
+            name: name.to_owned(),
+            title: connector.title().to_owned(),
+            traits: Traits::of(&connector, settings.lag, settings.overlap),
+            pace: Pace {
+                poll: settings.poll.unwrap_or(all.refresh.poll),
+                reconcile: settings.reconcile.or(connector.deletions().every).unwrap_or(all.refresh.reconcile),
+                jitter: all.refresh.jitter,
+                silence: all.refresh.quiet_webhooks,
+            },
+            mapping: mapping_version(&source),
+            connector: Arc::new(connector),
+            auth_success_status: settings.auth_success_status,
+            return_fields: settings.return_fields.clone(),
+            path_secret: settings.path_secret.as_ref().map(|secret| hash(secret.expose_secret())),
+            fixed: settings.connection.clone(),
+            app: settings.app.clone(),
+            region: settings.region.clone(),
+            http,
+            deps: deps.clone(),
+        })
+    }
+
+    /// Whether a URL with (or without) this secret segment may be used. Constant time.
+    pub fn admits(&self, secret: Option<&str>) -> bool {
+        match (&self.path_secret, secret) {
+            (None, None) => true,
+            (Some(wanted), Some(given)) => wanted.ct_eq(&hash(given)).into(),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    /// The fields of `auth` that the connector knows; others are ignored, and empty ones count as missing.
+    pub fn auth(&self, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let known = |(name, value): &(&String, &String)| {
+            !value.is_empty()
+                && self.connector.fields().get(name.as_str()).is_some_and(|field| field.source == FieldSource::Auth)
+        };
+        given.iter().filter(known).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// The first field that `auth` must have and has not.
+    pub fn missing_field(&self, auth: &BTreeMap<String, String>) -> Option<&str> {
+        self.connector
+            .fields()
+            .iter()
+            .find(|(name, field)| {
+                field.source == FieldSource::Auth && field.default.is_none() && !auth.contains_key(name.as_str())
+            })
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The secrets of app-level webhooks; several are valid during a rotation.
+    pub fn app_secrets(&self) -> Vec<SecretString> {
+        let webhook = |name: &str| name == "webhook_secret" || name.starts_with("webhook_secret_");
+        self.app.iter().filter(|(name, _)| webhook(name)).map(|(_, secret)| secret.clone()).collect()
+    }
+
+    /// Changes whenever the connector's file does; part of checkpoints.
+    pub fn mapping_version(&self) -> u32 {
+        self.mapping
+    }
+
+    /// Whether a run over a lost generation may be narrowed to what changed since.
+    pub fn narrowing(&self) -> Narrowing {
+        if self.connector.updated_covers_all() {
+            Narrowing::Allowed { precision: PRECISION }
+        } else {
+            Narrowing::Never
+        }
+    }
+
+    /// Asks the CRM whose credentials these are.
+    pub async fn check(&self, auth: &BTreeMap<String, String>, class: Class) -> Result<Learned, CheckError> {
+        let failed = |error: CrmError| CheckError { kind: error.kind, message: process::chain(&error) };
+        let canonical = self.connector.canonical(auth);
+        let scope = self.deps.keys.budget_scope(self.connector.id(), &canonical.locator);
+        let client = self.client(auth.clone(), &scope, class, "check").map_err(failed)?;
+        let checked = client.check().await;
+        client.rest().await;
+        let checked = checked.map_err(failed)?;
+        // Users of a CRM that shows everybody the same share one snapshot; others never do.
+        let principal = match (checked.sees_all, checked.principal.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => canonical.principal,
+            (false, false) => checked.principal,
+        };
+        let values = checked.learned.into_iter().map(|(name, value)| (name, value.into())).collect();
+        Ok(Learned {
+            site: canonical.locator.clone(),
+            route: Some(checked.org.clone()),
+            org: checked.org,
+            principal,
+            budget_scope: canonical.locator,
+            values,
+        })
+    }
+
+    /// Limits and what is left of them for one account.
+    pub async fn budget_left(&self, account: &Account) -> Vec<Left> {
+        let mut fields: BTreeMap<String, String> = BTreeMap::new();
+        fields.extend(self.fixed.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        for (name, field) in self.connector.fields() {
+            if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
+                fields.insert(name.clone(), default.clone());
+            }
+        }
+        let limits: Vec<Limit> = self.connector.limits(&fields).unwrap_or_default();
+        let now = self.deps.clock.now();
+        self.deps.ledger.left(&account.budget, &limits, now).await.unwrap_or_default()
+    }
+
+    fn client(
+        &self,
+        auth: BTreeMap<String, String>,
+        budget: &str,
+        class: Class,
+        who: &str,
+    ) -> CrmResult<Client> {
+        let mut fields = auth;
+        fields.extend(self.fixed.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        let connection = Connection { fields, region: self.region.clone() };
+        let waiter = format!("{}|{who}|{:08x}", self.deps.waiter, rand::random::<u32>());
+        let pacer = Pacer::new(
+            self.deps.ledger.clone(),
+            budget,
+            class,
+            Patience::default(),
+            self.deps.times,
+            waiter,
+            self.deps.clock.clone(),
+        );
+        Client::new(self.connector.clone(), self.http.clone(), &connection, pacer, self.deps.clock.clone())
+    }
+
+    fn source(&self, account: &Account) -> CrmResult<CrmSource> {
+        let auth = account.credentials.open(&self.deps.keys, &account.id).map_err(|error| {
+            CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
+        })?;
+        let mut fields = auth;
+        for (name, value) in &account.learned {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            fields.entry(name.clone()).or_insert(text);
+        }
+        let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
+        Ok(CrmSource { client, traits: self.traits.clone() })
+    }
+}
+
+#[async_trait]
+impl Sources for Integrations {
+    async fn source(&self, account: &Account) -> CrmResult<Arc<dyn Source>> {
+        let integration = self.get(&account.integration).ok_or_else(|| {
+            let message = format!("the integration {} is not configured any more", account.integration);
+            CrmError::new(ErrorKind::Missing, message)
+        })?;
+        let key = (account.id.clone(), account.fingerprint.clone());
+        if let Some(client) = self.clients.lock().get(&key) {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(integration.source(account)?);
+        let mut clients = self.clients.lock();
+        if clients.len() >= CLIENTS {
+            clients.retain(|_, client| Arc::strong_count(client) > 1);
+        }
+        // New credentials: the client of the old ones is done with.
+        clients.retain(|(id, _), _| *id != account.id);
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    fn pace(&self, integration: &str) -> Option<Pace> {
+        self.by_name.get(integration).map(|integration| integration.pace)
+    }
+}
+
+fn client_settings(settings: &Settings) -> ClientSettings {
+    ClientSettings {
+        connect_timeout: settings.crm.connect_timeout,
+        read_timeout: settings.crm.read_timeout,
+        call_timeout: settings.crm.call_timeout,
+        body_limit: settings.crm.body_limit.0,
+        throttle_max: settings.retry.retry_after_max,
+        ..ClientSettings::default()
+    }
+}
+
+/// The role of a field in words, for `config check`.
+pub fn role_name(role: Option<Role>) -> &'static str {
+    match role {
+        Some(Role::Locator) => "locator",
+        Some(Role::Principal) => "principal",
+        Some(Role::Secret) => "secret",
+        Some(Role::Ignored) => "ignored",
+        None => "-",
+    }
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+fn mapping_version(source: &str) -> u32 {
+    let digest = Sha256::digest(source.as_bytes());
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}

@@ -1,0 +1,273 @@
+//! What is late and why, in words: depth and age per lane, dead letters, each account in one plain sentence.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use contacts::accounts::{self, Account};
+use contacts::ports::Head;
+use contacts::queue::Depths;
+use contacts::work::{self, Work, due_index};
+use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
+use serde::Serialize;
+
+use crate::sampling::account_ids;
+
+/// The whole picture.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub lanes: Vec<LaneStatus>,
+    /// Jobs in the wait queues; `None` if the queue did not answer.
+    pub waiting: Option<u64>,
+    /// Jobs the broker gave up on that are not taken in yet.
+    pub dead: Option<u64>,
+    pub dead_letters: u64,
+    pub accounts: Vec<AccountStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct LaneStatus {
+    pub lane: Lane,
+    /// Jobs ready, as the broker counts them; `None` if it did not answer.
+    pub depth: Option<u64>,
+    /// Tasks that are due, as the store counts them.
+    pub backlog: u64,
+    /// How long the oldest of them has been due.
+    pub oldest_seconds: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct AccountStatus {
+    pub id: String,
+    pub integration: String,
+    pub state: State,
+    /// State, cause and what comes next, in one sentence.
+    pub sentence: String,
+    pub contacts: u64,
+    pub fresh_seconds: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ready,
+    Building,
+    Refreshing,
+    Waiting,
+    Failing,
+    Parked,
+    Paused,
+}
+
+/// Reads the picture. `depths`: the broker's own count, if it answered.
+pub async fn read(
+    store: &dyn Store,
+    depths: Option<Depths>,
+    now: Micros,
+    limit: usize,
+) -> Result<Status, StoreError> {
+    let mut lanes = Vec::new();
+    for lane in Lane::ALL {
+        let backlog = store.index_summary(&due_index(lane), now).await?;
+        let of_lane = |depths: &Depths| depths.lanes.iter().find(|depth| depth.lane == lane).map(|depth| depth.ready);
+        lanes.push(LaneStatus {
+            lane,
+            depth: depths.as_ref().and_then(of_lane),
+            backlog: backlog.count,
+            oldest_seconds: backlog.oldest.map_or(0, |at| now.since(at).as_secs()),
+        });
+    }
+    let mut accounts = Vec::new();
+    for id in account_ids(store, limit).await? {
+        let Some(account) = accounts::get(store, &id).await? else { continue };
+        let work = work::load(store, &id).await?;
+        let head = store.head(&id, Stream::Contacts).await?;
+        accounts.push(describe(&account, &work, head.as_ref(), now));
+    }
+    Ok(Status {
+        lanes,
+        waiting: depths.as_ref().map(|depths| depths.waiting),
+        dead: depths.as_ref().map(|depths| depths.dead),
+        dead_letters: dead::summary(store).await?.count,
+        accounts,
+    })
+}
+
+/// One account in one sentence.
+pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros) -> AccountStatus {
+    let contacts = head.map_or(0, |head| head.count);
+    let ready = head.is_some_and(|head| head.ready);
+    let fresh = head.map(|head| head.fresh).filter(|fresh| *fresh > Micros::ZERO);
+    let ago = |at: Micros| format!("{} ago", span(now.since(at)));
+    let within = |at: Micros| format!("in {}", span(at.since(now)));
+    let held = match (ready, fresh) {
+        (true, Some(fresh)) => format!("{contacts} contacts as of {}", ago(fresh)),
+        (true, None) => format!("{contacts} contacts"),
+        (false, _) => format!("{contacts} contacts so far"),
+    };
+    let failing = work
+        .tasks
+        .iter()
+        .filter_map(|(kind, task)| Some((*kind, task, task.last_error.as_ref()?)))
+        .max_by_key(|(_, _, failure)| failure.at);
+    let next_poll = work.tasks.get(&Kind::Changes).and_then(|task| task.due);
+    let running = work.lease.as_ref().filter(|lease| lease.until > now);
+
+    let (state, sentence) = if let Some(pause) = &work.pause {
+        (State::Paused, format!("paused by {} {}; {held}", pause.by, ago(pause.since)))
+    } else if let Some(park) = &work.park {
+        let because = format!("the CRM refused the credentials {}", ago(park.since));
+        (State::Parked, format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"))
+    } else if let Some((kind, task, failure)) = failing {
+        let next = failure.again.or(task.due).filter(|at| *at > now).map_or("soon".to_owned(), within);
+        let waits = matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget");
+        let state = if waits { State::Waiting } else { State::Failing };
+        let what = if waits { "waits" } else { "fails" };
+        (state, format!("{kind} {what}: {}; next try {next}; {held}", failure.message))
+    } else if !ready {
+        (State::Building, format!("being fetched for the first time; {held}"))
+    } else if let Some(lease) = running {
+        (State::Refreshing, format!("{} is running; {held}", lease.kind))
+    } else {
+        let next = match next_poll {
+            Some(at) if at > now => format!("next poll {}", within(at)),
+            Some(at) => format!("a poll has been due for {}", span(now.since(at))),
+            None => "no poll planned".to_owned(),
+        };
+        (State::Ready, format!("up to date: {held}; {next}"))
+    };
+    AccountStatus {
+        id: account.id.to_string(),
+        integration: account.integration.clone(),
+        state,
+        sentence,
+        contacts,
+        fresh_seconds: fresh.map(|fresh| now.since(fresh).as_secs()),
+    }
+}
+
+impl Status {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let number = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+        let _ = writeln!(out, "{:<10} {:>8} {:>8} {:>12}", "lane", "queued", "due", "oldest");
+        for lane in &self.lanes {
+            let oldest = match lane.backlog {
+                0 => "-".to_owned(),
+                _ => span(Duration::from_secs(lane.oldest_seconds)),
+            };
+            let _ = writeln!(out, "{:<10} {:>8} {:>8} {oldest:>12}", lane.lane, number(lane.depth), lane.backlog);
+        }
+        let _ = writeln!(
+            out,
+            "waiting to be tried again: {}   given up by the queue: {}   dead letters: {}",
+            number(self.waiting),
+            number(self.dead),
+            self.dead_letters
+        );
+        if self.waiting.is_none() {
+            let _ = writeln!(out, "the queue did not answer: its own counts are unknown");
+        }
+        let _ = writeln!(out);
+        if self.accounts.is_empty() {
+            let _ = writeln!(out, "no account yet: the first call of Talkdesk registers one");
+        }
+        for account in &self.accounts {
+            let _ = writeln!(out, "{}  {:<12} {}", account.id, account.integration, account.sentence);
+        }
+        out
+    }
+}
+
+/// A duration for people: `41 min`, `3 h 5 min`, `12 s`.
+pub fn span(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    match secs {
+        0 => "0 s".to_owned(),
+        1..=119 => format!("{secs} s"),
+        120..=7_199 => format!("{} min", secs / 60),
+        7_200..=172_799 => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
+        _ => format!("{} days", secs / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use contacts::accounts::Sealed;
+    use contacts::keys::Fingerprint;
+    use contacts::work::{Failure, Park, Task};
+    use contacts::{Fence, Generation, Position};
+
+    use super::*;
+
+    fn account() -> Account {
+        Account {
+            id: "abcdefghijklmnopqrstuvwx23".parse().unwrap(),
+            integration: "demo".into(),
+            connector: "demo".into(),
+            budget: "b".into(),
+            created: Micros::ZERO,
+            credentials: Sealed { kid: "k".into(), data: String::new() },
+            fingerprint: Fingerprint("f".into()),
+            learned: BTreeMap::new(),
+            route: None,
+            called: Micros::ZERO,
+            verified: Micros::ZERO,
+        }
+    }
+
+    fn head(ready: bool) -> Head {
+        Head {
+            generation: Generation(1),
+            position: Position(1),
+            fence: Fence(1),
+            ready,
+            watermark: Micros::ZERO,
+            count: 42,
+            progress: vec![],
+            committed: Micros::ZERO,
+            fresh: Micros::from_secs(1_000),
+        }
+    }
+
+    #[test]
+    fn each_state_is_told_with_cause_and_next_step() {
+        let now = Micros::from_secs(1_180);
+        let say = |work: &Work, ready: bool| describe(&account(), work, Some(&head(ready)), now).sentence;
+        let task = |error: Option<(&str, &str)>, due: u64| Task {
+            due: Some(Micros::from_secs(due)),
+            last_error: error.map(|(kind, message)| Failure {
+                at: Micros::from_secs(1_100),
+                kind: kind.into(),
+                message: message.into(),
+                again: Some(Micros::from_secs(due)),
+            }),
+            ..Task::default()
+        };
+        let with = |task: Task| Work { tasks: BTreeMap::from([(Kind::Changes, task)]), ..Work::default() };
+
+        assert_eq!(say(&with(task(None, 1_600)), true), "up to date: 42 contacts as of 3 min ago; next poll in 7 min");
+        assert_eq!(say(&Work::default(), false), "being fetched for the first time; 42 contacts so far");
+        assert_eq!(
+            say(&with(task(Some(("quota", "the daily quota is used up")), 3_640)), true),
+            "contacts.changes waits: the daily quota is used up; next try in 41 min; 42 contacts as of 3 min ago"
+        );
+        assert_eq!(
+            say(&with(task(Some(("timeout", "no answer")), 1_200)), true),
+            "contacts.changes fails: no answer; next try in 20 s; 42 contacts as of 3 min ago"
+        );
+        let park = Park {
+            since: Micros::from_secs(1_060),
+            message: "401".into(),
+            handed_back: false,
+            rechecked: Micros::ZERO,
+        };
+        assert_eq!(
+            say(&Work { park: Some(park), ..Work::default() }, true),
+            "stopped: the CRM refused the credentials 2 min ago; waits for Talkdesk to send working ones; 42 contacts as of \
+             3 min ago"
+        );
+    }
+}

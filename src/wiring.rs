@@ -1,0 +1,341 @@
+//! Puts the parts together: settings → store, queue, keys, integrations → front, worker, admin.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use contacts::keys::Keys;
+use contacts::outcome::RetryPolicy;
+use contacts::work::WorkTimes;
+use contacts::{Clock, Queue, Store, SystemClock};
+use jobs::RabbitSettings;
+use process::keys::KeyFile;
+use process::settings::{QueueUrl, Settings, StoreUrl};
+use store::RedisSettings;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use worker::deps::{Brake, Plan};
+use worker::{Deps, Policy, Requests};
+
+use crate::admin::{self, Admin};
+use crate::front::{self, Front};
+use crate::integrations::Integrations;
+use crate::{sampling, server};
+
+/// The parts that every role shares.
+pub struct Parts {
+    pub settings: Settings,
+    pub store: Arc<dyn Store>,
+    pub queue: Arc<dyn Queue>,
+    pub keys: Arc<Keys>,
+    pub clock: Arc<dyn Clock>,
+    pub requests: Arc<Requests>,
+    pub integrations: Arc<Integrations>,
+    /// Names this process in leases and budgets.
+    pub owner: String,
+}
+
+/// Which parts a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Front,
+    Worker,
+    /// Both, in one process.
+    Both,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Front => "front",
+            Role::Worker => "worker",
+            Role::Both => "both",
+        }
+    }
+
+    fn has_front(self) -> bool {
+        self != Role::Worker
+    }
+
+    fn has_worker(self) -> bool {
+        self != Role::Front
+    }
+}
+
+/// Where the store and the queue are if nothing is set.
+#[derive(Clone, Debug)]
+pub enum Defaults {
+    /// Redis and RabbitMQ on this machine.
+    Distributed,
+    /// SQLite and a key file in this folder.
+    Embedded(PathBuf),
+}
+
+impl Defaults {
+    pub fn store(&self, settings: &Settings) -> anyhow::Result<store::StoreUrl> {
+        let text = match (&settings.store.url, self) {
+            (Some(StoreUrl::Sqlite(dir)), _) => return Ok(store::StoreUrl::Sqlite(dir.clone())),
+            (Some(StoreUrl::Redis(url)), _) => url.expose().to_owned(),
+            (None, Defaults::Distributed) => "redis://127.0.0.1:6379".to_owned(),
+            (None, Defaults::Embedded(dir)) => return Ok(store::StoreUrl::Sqlite(dir.clone())),
+        };
+        text.parse().context("store.url")
+    }
+
+    pub fn queue(&self, settings: &Settings) -> String {
+        match (&settings.queue.url, self) {
+            (Some(QueueUrl::Sqlite(dir)), _) => format!("sqlite:{}", dir.display()),
+            (Some(QueueUrl::Amqp(url)), _) => url.expose().to_owned(),
+            (None, Defaults::Distributed) => "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned(),
+            (None, Defaults::Embedded(dir)) => format!("sqlite:{}", dir.display()),
+        }
+    }
+
+    /// The key file; only the embedded roles make one, so that two machines never end up with two identities.
+    pub fn keys(&self, settings: &Settings) -> anyhow::Result<KeyFile> {
+        let file = match (&settings.keys.file, self) {
+            (Some(path), Defaults::Distributed) => process::keys::load(path)?,
+            (Some(path), Defaults::Embedded(_)) => process::keys::create_if_missing(path)?,
+            (None, Defaults::Embedded(dir)) => process::keys::create_if_missing(&dir.join("keys"))?,
+            (None, Defaults::Distributed) => {
+                return Err(anyhow!(
+                    "keys.file is not set. Make a key file once with `snapbridge keys new FILE`, give the same one to every \
+                     front and worker, and set keys.file (or SNAPBRIDGE_KEYS__FILE)"
+                ));
+            }
+        };
+        Ok(file)
+    }
+}
+
+pub fn redis_settings(settings: &Settings) -> RedisSettings {
+    RedisSettings {
+        read_timeout: settings.redis.read_timeout,
+        write_timeout: settings.redis.write_timeout,
+        ping_every: settings.redis.watchdog_ping,
+        ping_misses: settings.redis.watchdog_misses,
+    }
+}
+
+pub fn rabbit_settings(settings: &Settings) -> RabbitSettings {
+    RabbitSettings {
+        heartbeat: settings.rabbitmq.heartbeat,
+        connect_timeout: settings.rabbitmq.connect_timeout,
+        confirm_timeout: settings.rabbitmq.confirm_timeout,
+        ..RabbitSettings::default()
+    }
+}
+
+fn work_times(settings: &Settings) -> WorkTimes {
+    WorkTimes { lease: settings.worker.lease, marker: settings.refresh.marker }
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        slots: settings.worker.slots,
+        slice: Plan { time: settings.worker.slice_time, pages: settings.worker.slice_pages },
+        retry: RetryPolicy {
+            attempts: settings.retry.attempts,
+            first: settings.retry.first,
+            max: settings.retry.max,
+        },
+        times: work_times(settings),
+        sweep: settings.refresh.sweep,
+        commit_rows: settings.worker.commit_rows,
+        stop_grace: settings.worker.stop_grace,
+        brake: Brake {
+            ratio: settings.refresh.brake_ratio,
+            min: settings.refresh.brake_min,
+            max: settings.refresh.brake_max,
+        },
+        dirty_limit: settings.refresh.dirty_limit,
+        ..Policy::default()
+    }
+}
+
+impl Parts {
+    /// Connects and loads everything. `folder` is where relative paths of the settings start.
+    pub async fn build(settings: Settings, defaults: &Defaults, folder: &Path) -> anyhow::Result<Parts> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let keys = keys(defaults.keys(&settings)?)?;
+        let url = defaults.store(&settings)?;
+        let namespace = &settings.store.namespace;
+        let store = store::connect(&url, namespace, redis_settings(&settings), clock.clone())
+            .await
+            .with_context(|| format!("the store at {url} cannot be used"))?;
+        let queue_url = defaults.queue(&settings);
+        let queue = jobs::connect(&queue_url, &settings.queue.namespace, rabbit_settings(&settings), clock.clone())
+            .await
+            .context("the queue cannot be used")?;
+        let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let integrations =
+            Integrations::load(&settings, folder, store.clone(), keys.clone(), clock.clone(), owner.clone())
+                .map_err(|problems| anyhow!("the integrations cannot be run:\n  {}", problems.join("\n  ")))?;
+        let requests = Requests::new(
+            store.clone(),
+            queue.clone(),
+            clock.clone(),
+            work_times(&settings),
+            settings.refresh.dirty_limit,
+        );
+        Ok(Parts {
+            store,
+            queue,
+            keys,
+            clock,
+            requests: Arc::new(requests),
+            integrations: Arc::new(integrations),
+            owner,
+            settings,
+        })
+    }
+
+    pub fn worker(&self) -> Deps {
+        Deps {
+            store: self.store.clone(),
+            queue: self.queue.clone(),
+            keys: self.keys.clone(),
+            clock: self.clock.clone(),
+            sources: self.integrations.clone(),
+            requests: self.requests.clone(),
+            policy: policy(&self.settings),
+            owner: self.owner.clone(),
+        }
+    }
+
+    pub fn front(&self) -> Front {
+        Front::new(
+            self.store.clone(),
+            self.queue.clone(),
+            self.requests.clone(),
+            self.keys.clone(),
+            self.clock.clone(),
+            self.integrations.clone(),
+            front::Policy::of(&self.settings),
+        )
+    }
+}
+
+/// Keys as the domain derives them from a key file.
+pub fn keys(file: KeyFile) -> anyhow::Result<Arc<Keys>> {
+    let seals: Vec<_> = file.seals.into_iter().map(|seal| (seal.kid, seal.key)).collect();
+    Ok(Arc::new(Keys::new(&file.identity, &seals).context("the key file cannot be used")?))
+}
+
+/// The listeners of a process, bound before anything else starts, so that a taken port is the first thing one hears.
+pub struct Listeners {
+    pub public: Option<TcpListener>,
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    pub async fn bind(settings: &Settings, role: Role) -> anyhow::Result<Listeners> {
+        let public = match role.has_front() {
+            true => Some(bind(settings.http.listen, "http.listen").await?),
+            false => None,
+        };
+        Ok(Listeners { public, admin: bind(settings.http.admin_listen, "http.admin_listen").await? })
+    }
+}
+
+pub async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address} ({setting}); is it taken? Port 0 takes any free one")
+    })
+}
+
+/// Runs a role until `stop`: listeners, worker, gauges. Returns when everything has ended or its grace is over.
+pub async fn run(
+    parts: Parts,
+    role: Role,
+    listeners: Listeners,
+    metrics: process::telemetry::Metrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    process::telemetry::build_info(env!("CARGO_PKG_VERSION"), role.as_str());
+    tracing::info!(role = role.as_str(), store = parts.store.describe(), queue = parts.queue.describe(), "starting");
+    for warning in parts.store.warnings().await.unwrap_or_default() {
+        tracing::warn!("{warning}");
+    }
+    if parts.integrations.is_empty() {
+        tracing::warn!("no integration is configured: every call will be answered 404");
+    }
+    let tasks = TaskTracker::new();
+    tasks.spawn(sampling::run(
+        sampling::Sampler::new(parts.store.clone(), parts.queue.clone(), parts.integrations.clone(), parts.clock.clone()),
+        stop.clone(),
+    ));
+    let upkeep = metrics.spawn_upkeep(stop.clone());
+    let admin = Admin::new(role, parts.store.clone(), parts.queue.clone(), metrics);
+    let limits = server::Limits {
+        header_timeout: parts.settings.http.header_timeout,
+        connections: parts.settings.http.max_connections,
+        drain: parts.settings.worker.stop_grace,
+    };
+    tasks.spawn(server::serve(listeners.admin, admin::router(admin), limits, stop.clone()));
+    if let Some(listener) = listeners.public {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "serving Talkdesk and webhooks");
+        tasks.spawn(server::serve(listener, front::router(Arc::new(parts.front())), limits, stop.clone()));
+    }
+    let result = if role.has_worker() {
+        tokio::select! {
+            result = worker::run(parts.worker(), stop.clone()) => result.context("the worker cannot take jobs"),
+            () = forever(&stop) => Ok(()),
+        }
+    } else {
+        stop.cancelled().await;
+        Ok(())
+    };
+    stop.cancel();
+    let _ = process::stop::drain(&tasks, parts.settings.worker.stop_grace + Duration::from_secs(1)).await;
+    upkeep.abort();
+    result
+}
+
+/// Never ends by itself: the worker returns on `stop`, after its grace.
+async fn forever(stop: &CancellationToken) {
+    stop.cancelled().await;
+    std::future::pending::<()>().await;
+}
+
+/// Keys for checks that store nothing.
+pub fn throwaway_keys() -> anyhow::Result<Arc<Keys>> {
+    let raw = || Box::new(rand::random::<[u8; 32]>()).into();
+    Ok(Arc::new(Keys::new(&raw(), &[("check".to_owned(), raw())])?))
+}
+
+/// Builds, and tries again while what it needs is not there yet: services of a deployment start in any order. What no
+/// waiting mends (wrong settings, a layout that needs `migrate`) fails at once. `None`: stopped meanwhile.
+pub async fn until_ready<F>(build: impl Fn() -> F, stop: &CancellationToken) -> anyhow::Result<Option<Parts>>
+where
+    F: Future<Output = anyhow::Result<Parts>>,
+{
+    let mut pause = Duration::from_millis(500);
+    loop {
+        let error = match build().await {
+            Ok(parts) => return Ok(Some(parts)),
+            Err(error) => error,
+        };
+        if !may_pass(&error) {
+            return Err(error);
+        }
+        tracing::warn!(error = process::chain(error.as_ref()), again_in = ?pause, "not ready yet");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    use contacts::ports::StoreErrorKind;
+    use contacts::queue::QueueErrorKind;
+    let store = error.downcast_ref::<contacts::StoreError>().map(|error| error.kind);
+    let queue = error.downcast_ref::<contacts::QueueError>().map(|error| error.kind);
+    store == Some(StoreErrorKind::Unavailable) || queue == Some(QueueErrorKind::Unavailable)
+}

@@ -1,0 +1,305 @@
+//! Takes deliveries, runs their slices, settles them.
+
+use std::time::Duration;
+
+use contacts::accounts::{self, Account};
+use contacts::dead::{self, DeadLetter};
+use contacts::outcome::{self, Outcome};
+use contacts::queue::{Delivery, QueueResult, Settle, Unreadable};
+use contacts::work::{self, Begin, End, Failure, Finished};
+use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, StoreError};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::crash;
+use crate::deps::{Deps, jittered, next_poll};
+use crate::slice::{Ended, Slice, SliceError};
+
+/// How long a body that a newer version wrote is put off.
+const NEWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Runs a worker until `stop`: consumer, sweep, and the drain of the queue's dead jobs. Returns when the slices in hand
+/// have ended, or have been abandoned after the stop grace; what was abandoned is delivered again.
+pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
+    let mut consumer = deps.queue.consume(&Lane::ALL, deps.policy.slots).await?;
+    let sweeping = tokio::spawn(crate::sweep::run(deps.clone(), stop.clone()));
+    let slices = TaskTracker::new();
+    let abandon = CancellationToken::new();
+    loop {
+        let delivery = tokio::select! {
+            () = stop.cancelled() => break,
+            delivery = consumer.next() => delivery,
+        };
+        let Some(delivery) = delivery else { break };
+        let (deps, stop, abandon) = (deps.clone(), stop.clone(), abandon.clone());
+        slices.spawn(async move {
+            let _in_flight = InFlight::new();
+            tokio::select! {
+                // A delivery dropped here comes again, to somebody else; the lease runs out.
+                () = abandon.cancelled() => {}
+                () = handle(&deps, delivery, &stop) => {}
+            }
+        });
+    }
+    consumer.stop().await;
+    slices.close();
+    if tokio::time::timeout(deps.policy.stop_grace, slices.wait()).await.is_err() {
+        tracing::warn!(slices = slices.len(), "slices did not end within the stop grace and are abandoned");
+        abandon.cancel();
+        slices.wait().await;
+    }
+    sweeping.abort();
+    Ok(())
+}
+
+/// Counts a delivery in hand, also if its task panics.
+struct InFlight;
+
+impl InFlight {
+    fn new() -> InFlight {
+        metrics::gauge!("snapbridge_in_flight").increment(1.0);
+        InFlight
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!("snapbridge_in_flight").decrement(1.0);
+    }
+}
+
+async fn handle(deps: &Deps, delivery: Delivery, stop: &CancellationToken) {
+    let how = match delivery.job() {
+        Err(Unreadable::Newer(version)) => {
+            tracing::warn!(version, "a job of a newer version is put off");
+            Settle::PutOff { after: NEWER_WAIT }
+        }
+        Err(Unreadable::Broken(error)) => match bury_unreadable(deps, delivery.body(), error.clone()).await {
+            Ok(()) => Settle::Ack,
+            Err(_) => Settle::PutOff { after: deps.policy.busy_wait },
+        },
+        Ok(job) => {
+            let job = job.clone();
+            take(deps, &job, stop).await
+        }
+    };
+    crash::point("before_ack");
+    if let Err(error) = delivery.settle(&how).await {
+        // It comes again; the marker or the lease tells the next taker what is still to be done.
+        tracing::warn!(%error, "a delivery could not be settled and comes again");
+    }
+}
+
+/// Begins a job and runs its slice.
+async fn take(deps: &Deps, job: &Job, stop: &CancellationToken) -> Settle {
+    let now = deps.clock.now();
+    let times = &deps.policy.times;
+    let begun = work::update(&*deps.store, &job.account, times, |work| {
+        work.begin(job.kind, &job.id, &deps.owner, now, times)
+    })
+    .await;
+    match begun {
+        Ok(Begin::Started { fence, failed }) => {
+            crash::point("after_begin");
+            count(job.kind, "started");
+            slice(deps, job, fence, failed + 1, stop).await
+        }
+        Ok(Begin::Superseded) => {
+            count(job.kind, "superseded");
+            Settle::Ack
+        }
+        Ok(Begin::Held) => {
+            count(job.kind, "held");
+            Settle::Ack
+        }
+        Ok(Begin::Busy { until }) => {
+            count(job.kind, "busy");
+            let wait = until.since(now).min(times.marker / 2).max(Duration::from_millis(1));
+            Settle::PutOff { after: if wait < times.lease { wait.min(deps.policy.busy_wait) } else { wait } }
+        }
+        Err(error) => {
+            tracing::warn!(account = %job.account, kind = %job.kind, %error, "a job could not be begun");
+            Settle::PutOff { after: deps.policy.busy_wait }
+        }
+    }
+}
+
+async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, stop: &CancellationToken) -> Settle {
+    let account = match accounts::get(&*deps.store, &job.account).await {
+        Ok(account) => account,
+        Err(error) => return store_failed(deps, job, error),
+    };
+    let (result, ready) = match &account {
+        Some(account) => run_slice(deps, account, job.kind, fence, stop).await,
+        // Its document is gone, so is its work: an unknown account costs no calls.
+        None => (Ok(Ended::Done), false),
+    };
+    let now = deps.clock.now();
+    let (outcome, failure) = match &result {
+        Ok(Ended::Done) => (Outcome::Done, None),
+        Ok(Ended::More) => (Outcome::Continue, None),
+        Err(error) => {
+            let Some(kind) = error.kind() else {
+                count(job.kind, "lost");
+                return Settle::Ack;
+            };
+            let outcome = outcome::judge(kind, attempt, now, &deps.policy.retry);
+            (outcome, Some((kind, chain(error))))
+        }
+    };
+    count(job.kind, name(&outcome));
+    if let Some((kind, message)) = &failure {
+        tracing::warn!(
+            account = %job.account, kind = %job.kind, attempt, error = kind.as_str(), %message,
+            outcome = name(&outcome), "a slice failed"
+        );
+    }
+    if let (Some(account), Some((ErrorKind::Credentials, _))) = (&account, &failure)
+        && let Err(error) = accounts::reject(&*deps.store, &account.fingerprint).await
+    {
+        return store_failed(deps, job, error);
+    }
+    if let Outcome::Dead { reason } = &outcome {
+        let detail = failure.as_ref().map(|(_, message)| message.clone()).unwrap_or_default();
+        if let Err(error) = bury(deps, job, attempt, reason, detail).await {
+            return store_failed(deps, job, error);
+        }
+    }
+    let failure = failure.map(|(kind, message)| {
+        let again = match &outcome {
+            Outcome::Retry { after } => Some(now.plus(*after)),
+            Outcome::Due { at } => Some(*at),
+            _ => None,
+        };
+        Failure { at: now, kind: kind.as_str().to_owned(), message, again }
+    });
+    crash::point("before_finish");
+    let settled = finish(deps, job, account.as_ref(), fence, ready, &outcome, failure).await;
+    match settled {
+        Ok(Finished::Settled | Finished::Lost) => Settle::Ack,
+        Ok(Finished::Publish { job, after }) => Settle::Later { job, after },
+        Err(error) => store_failed(deps, job, error),
+    }
+}
+
+async fn run_slice(
+    deps: &Deps,
+    account: &Account,
+    kind: Kind,
+    fence: Fence,
+    stop: &CancellationToken,
+) -> (Result<Ended, SliceError>, bool) {
+    let mut slice = match Slice::open(deps, account, fence, stop).await {
+        Ok(slice) => slice,
+        Err(error) => return (Err(error), false),
+    };
+    let result = slice.run(kind).await;
+    slice.rest().await;
+    (result, slice.is_ready())
+}
+
+async fn finish(
+    deps: &Deps,
+    job: &Job,
+    account: Option<&Account>,
+    fence: Fence,
+    ready: bool,
+    outcome: &Outcome,
+    failure: Option<Failure>,
+) -> Result<Finished, StoreError> {
+    let now = deps.clock.now();
+    let times = &deps.policy.times;
+    let pace = account.and_then(|account| deps.sources.pace(&account.integration));
+    work::update(&*deps.store, &job.account, times, |work| {
+        let poll_at = pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
+        let next = match (job.kind, pace, poll_at) {
+            (Kind::Ids, ..) | (_, None, _) | (_, _, None) => None,
+            (Kind::Changes, Some(_), Some(at)) => Some((at, Lane::Refresh)),
+            (Kind::Full, Some(pace), _) if ready => {
+                Some((now.plus(jittered(pace.reconcile, pace.jitter, &job.account)), Lane::Reconcile))
+            }
+            (Kind::Full, Some(_), _) => Some((now.plus(deps.policy.retry.max), Lane::Build)),
+        };
+        if let (Kind::Full, true, Some(at)) = (job.kind, ready, poll_at) {
+            work.due_at(Kind::Changes, Lane::Refresh, at);
+        }
+        let end = End { kind: job.kind, fence, outcome, failure: failure.clone(), next, job: JobId::random() };
+        work.finish(&job.account, end, now)
+    })
+    .await
+}
+
+/// The lease runs out by itself and the sweep rings again; meanwhile nothing is lost.
+fn store_failed(deps: &Deps, job: &Job, error: StoreError) -> Settle {
+    tracing::warn!(account = %job.account, kind = %job.kind, %error, "the store failed at the end of a slice");
+    count(job.kind, "store_failed");
+    Settle::PutOff { after: deps.policy.busy_wait }
+}
+
+/// Keeps a dead letter. Contact ids that could not be fetched move from the dirty set into it.
+async fn bury(deps: &Deps, job: &Job, attempts: u32, reason: &str, detail: String) -> Result<(), StoreError> {
+    let dirty = match job.kind {
+        Kind::Ids => deps.store.dirty(&job.account, deps.policy.dirty_limit).await?,
+        Kind::Changes | Kind::Full => Vec::new(),
+    };
+    let letter = DeadLetter {
+        id: job.id.clone(),
+        account: Some(job.account.clone()),
+        kind: Some(job.kind),
+        lane: Some(job.lane),
+        reason: reason.to_owned(),
+        detail,
+        attempts,
+        at: deps.clock.now(),
+        ids: dirty.iter().map(|dirty| dirty.id.clone()).collect(),
+    };
+    dead::put(&*deps.store, &letter).await?;
+    deps.store.clear(&job.account, &dirty).await?;
+    metrics::counter!("snapbridge_dead_letters_total", "kind" => job.kind.as_str()).increment(1);
+    Ok(())
+}
+
+/// Keeps a body that is no job.
+pub(crate) async fn bury_unreadable(deps: &Deps, body: &[u8], error: String) -> Result<(), StoreError> {
+    let letter = DeadLetter {
+        id: JobId::random(),
+        account: None,
+        kind: None,
+        lane: None,
+        reason: "the job's body cannot be read".to_owned(),
+        detail: format!("{error} ({} bytes)", body.len()),
+        attempts: 0,
+        at: deps.clock.now(),
+        ids: Vec::new(),
+    };
+    tracing::error!(%error, "a job's body cannot be read; it is kept as a dead letter");
+    metrics::counter!("snapbridge_dead_letters_total", "kind" => "unreadable").increment(1);
+    dead::put(&*deps.store, &letter).await
+}
+
+fn count(kind: Kind, outcome: &'static str) {
+    metrics::counter!("snapbridge_jobs_total", "kind" => kind.as_str(), "outcome" => outcome).increment(1);
+}
+
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done => "done",
+        Outcome::Continue => "continued",
+        Outcome::Retry { .. } => "retried",
+        Outcome::Due { .. } => "due",
+        Outcome::Park => "parked",
+        Outcome::Dead { .. } => "dead",
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,25 @@
+//! Places where a test may kill the process, to prove that nothing is lost there. Compiled in with the feature
+//! `crash-points` only.
+
+/// Every crash point of the worker and the front. A test iterates over this list; one that is never reached fails it.
+pub const POINTS: [&str; 8] = [
+    "after_begin",
+    "before_write",
+    "between_chunks",
+    "after_write",
+    "before_finish",
+    "between_marker_and_publish",
+    "before_ack",
+    "between_dirty_and_ring",
+];
+
+/// Aborts the process, as `kill -9` would, if `SNAPBRIDGE_CRASH_AT` names this point.
+#[inline]
+pub fn point(name: &str) {
+    debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
+    #[cfg(feature = "crash-points")]
+    if std::env::var("SNAPBRIDGE_CRASH_AT").is_ok_and(|at| at == name) {
+        tracing::error!(point = name, "crash point reached, aborting");
+        std::process::abort();
+    }
+}

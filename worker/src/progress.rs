@@ -1,0 +1,178 @@
+//! How far the refresh of an account has come. Lies in the head of its snapshot and moves with the commits, so a worker
+//! that dies repeats at most one page.
+
+use std::time::Duration;
+
+use contacts::Micros;
+use contacts::time::micros;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Versioned by its fields: new ones get defaults, so that old and new workers read each other's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The end of the last complete poll window, on the CRM's clock: everything stamped before it has been asked for.
+    #[serde(default)]
+    pub cursor: Micros,
+    /// The CRM's clock minus ours, in microseconds, at the last reply.
+    #[serde(default)]
+    pub skew: i64,
+    #[serde(default)]
+    pub poll: Option<Poll>,
+    #[serde(default)]
+    pub full: Option<Full>,
+    /// A full pass that wanted to delete too much: the next one must agree.
+    #[serde(default)]
+    pub brake: Option<Braked>,
+    /// When the last full pass ended.
+    #[serde(default)]
+    pub last_full: Micros,
+}
+
+/// A poll in progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Poll {
+    pub since: Micros,
+    pub until: Micros,
+    /// Our clock when it began: how fresh the snapshot is once it ends.
+    pub started: Micros,
+    pub stage: PollStage,
+    /// Where the next page is; `None`: at the start of the stage.
+    #[serde(default)]
+    pub page: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PollStage {
+    Changes,
+    /// The CRM's list of deletions.
+    Deleted,
+}
+
+/// A full pass in progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Full {
+    /// Our clock when it began: what has not been observed since is a deletion candidate.
+    pub started: Micros,
+    /// The CRM's clock then.
+    pub crm_started: Micros,
+    #[serde(default)]
+    pub page: Option<Value>,
+    pub stage: FullStage,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FullStage {
+    Listing,
+    /// A poll over the time of the listing: what was edited meanwhile may have moved out of its sight.
+    Polling,
+    /// Looking the candidates up.
+    Confirming {
+        /// Where the walk over the candidates stands.
+        cursor: String,
+        /// Proven to be gone: (id, our clock before the proving call).
+        missing: Vec<(String, Micros)>,
+    },
+    Removing {
+        missing: Vec<(String, Micros)>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Braked {
+    /// When the pass that braked began.
+    pub started: Micros,
+    pub missing: u64,
+    pub living: u64,
+}
+
+impl Progress {
+    /// Unreadable progress (of a version far away) counts as none: work is repeated, nothing is lost.
+    pub fn read(bytes: &[u8]) -> Progress {
+        if bytes.is_empty() {
+            return Progress::default();
+        }
+        serde_json::from_slice(bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the stored progress cannot be read; the account starts over");
+            Progress::default()
+        })
+    }
+
+    pub fn write(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The CRM's clock now, as far as its last reply told.
+    pub fn crm_now(&self, now: Micros) -> Micros {
+        Micros(now.0.saturating_add_signed(self.skew))
+    }
+
+    /// Notes what a reply told of the CRM's clock. `Date` headers are cut to whole seconds, so the noted clock runs up to a
+    /// second behind, never ahead: a window ends too early rather than too late.
+    pub fn note_clock(&mut self, crm_clock: Option<Micros>, asked_at: Micros) {
+        if let Some(crm) = crm_clock {
+            self.skew = i64::try_from(crm.0).unwrap_or(i64::MAX).saturating_sub_unsigned(asked_at.0);
+        }
+    }
+
+    /// The window of the next poll.
+    pub fn window(&self, now: Micros, lag: Duration, overlap: Duration) -> Poll {
+        let until = self.crm_now(now).minus(lag);
+        let since = Micros(self.cursor.0.saturating_sub(micros(overlap))).min(until);
+        Poll { since, until, started: now, stage: PollStage::Changes, page: None }
+    }
+
+    /// A poll window was read whole: returns the watermark.
+    pub fn polled(&mut self, until: Micros, overlap: Duration) -> Micros {
+        // A CRM clock that stepped back does not take back what was read.
+        self.cursor = self.cursor.max(until);
+        self.poll = None;
+        until.minus(overlap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn invariant_4_windows_leave_no_gap_whatever_the_clocks_do(
+            steps in prop::collection::vec((0..1_000u64, -5_000_000..5_000_000i64), 1..30),
+            lag in 0..200u64, overlap in 0..300u64,
+        ) {
+            let (lag, overlap) = (Duration::from_micros(lag), Duration::from_micros(overlap));
+            let mut progress = Progress::default();
+            let mut now = Micros::from_secs(1_000);
+            let mut covered = Micros::ZERO;
+            for (pause, skew) in steps {
+                now = now.plus(Duration::from_micros(pause));
+                progress.skew = skew;
+                let poll = progress.window(now, lag, overlap);
+                prop_assert!(poll.since <= poll.until);
+                prop_assert!(poll.since.plus(overlap) <= covered.max(poll.until) || covered == Micros::ZERO);
+                prop_assert!(poll.since <= covered, "a gap between {covered} and {}", poll.since);
+                let watermark = progress.polled(poll.until, overlap);
+                prop_assert!(watermark <= poll.until);
+                covered = covered.max(poll.until);
+                prop_assert_eq!(progress.cursor, covered);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_shape_of_stored_progress_is_read_for_ever() {
+        let stored = br#"{"cursor":5,"skew":-3,"poll":{"since":1,"until":5,"started":2,"stage":"deleted","page":{"t":"x"}},"full":{"started":1,"crm_started":1,"stage":{"confirming":{"cursor":"c","missing":[["7",9]]}}}}"#;
+        let progress = Progress::read(stored);
+        assert_eq!(progress.cursor, Micros(5));
+        assert_eq!(progress.poll.as_ref().unwrap().stage, PollStage::Deleted);
+        let full = progress.full.as_ref().unwrap();
+        assert!(matches!(&full.stage, FullStage::Confirming { missing, .. } if missing.len() == 1));
+        assert_eq!(Progress::read(&progress.write()), progress);
+        assert_eq!(Progress::read(b"{\"cursor\":\"x\"}"), Progress::default());
+    }
+}

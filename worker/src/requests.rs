@@ -1,0 +1,145 @@
+//! Asking for work: mark contacts dirty and ring, park and unpark. Used by the front (webhooks, first calls), the worker
+//! and the sweep.
+//!
+//! The order is what keeps promises: first the store knows of the work, then the queue is rung. Whatever fails after
+//! the first step is made good by the sweep.
+
+use std::sync::Arc;
+
+use contacts::queue::Confirmed;
+use contacts::work::{self, Ring, WorkTimes};
+use contacts::{AccountId, Clock, JobId, Kind, Lane, Micros, Queue, QueueError, Store, StoreError};
+
+use crate::crash;
+
+pub struct Requests {
+    store: Arc<dyn Store>,
+    queue: Arc<dyn Queue>,
+    clock: Arc<dyn Clock>,
+    times: WorkTimes,
+    dirty_limit: usize,
+}
+
+/// Why work could not be asked for. What the store had already taken stays there and is rung for by the sweep.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error("the work could not be stored")]
+    Store(#[from] StoreError),
+    #[error("the work is stored, but the queue did not confirm its job")]
+    Queue(#[from] QueueError),
+}
+
+/// What a ring led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    Published,
+    /// A job waits already.
+    Waiting,
+    /// The account is parked or paused.
+    Held,
+}
+
+impl Requests {
+    pub fn new(
+        store: Arc<dyn Store>,
+        queue: Arc<dyn Queue>,
+        clock: Arc<dyn Clock>,
+        times: WorkTimes,
+        dirty_limit: usize,
+    ) -> Requests {
+        Requests { store, queue, clock, times, dirty_limit }
+    }
+
+    /// How long leases and markers last here.
+    pub fn times(&self) -> WorkTimes {
+        self.times
+    }
+
+    /// A webhook named these contacts: they will be fetched by a call that starts later (invariant 9). `by_id`: the
+    /// connector can fetch by id; else a poll must find them.
+    pub async fn changed(&self, account: &AccountId, ids: &[String], by_id: bool) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
+        let mut kind = Kind::Changes;
+        if by_id && !ids.is_empty() {
+            let marked = self.store.mark(account, ids, now, self.dirty_limit).await?;
+            crash::point("between_dirty_and_ring");
+            if marked.overflow {
+                metrics::counter!("snapbridge_dirty_overflow_total").increment(1);
+                self.ring(account, Kind::Changes, Lane::Refresh, Some(now)).await?;
+            }
+            kind = Kind::Ids;
+        }
+        self.ring(account, kind, Lane::Refresh, Some(now)).await
+    }
+
+    /// Makes a task due now and publishes a job, unless one waits. `event`: when a webhook asked for it.
+    pub async fn ring(
+        &self,
+        account: &AccountId,
+        kind: Kind,
+        lane: Lane,
+        event: Option<Micros>,
+    ) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
+        // The store had the work before this read; a worker clears the marker before it reads the work. So a marker
+        // seen here means that its job will see the work.
+        if let Some(event) = event {
+            let known = work::load(&*self.store, account).await?;
+            let waits = known.tasks.get(&kind).is_some_and(|task| {
+                task.due.is_some_and(|due| due <= now)
+                    && task.marker.as_ref().is_some_and(|marker| now < marker.since.plus(self.times.marker))
+            });
+            let noted = known.last_event.is_some_and(|at| event.since(at) < std::time::Duration::from_secs(60));
+            if waits && noted {
+                return Ok(Rung::Waiting);
+            }
+        }
+        let ring = work::update(&*self.store, account, &self.times, |work| {
+            work.last_event = work.last_event.max(event);
+            work.ring(account, kind, lane, JobId::random(), now, &self.times)
+        })
+        .await?;
+        let job = match ring {
+            Ring::Publish(job) => job,
+            Ring::Waiting => return Ok(Rung::Waiting),
+            Ring::Held => return Ok(Rung::Held),
+        };
+        crash::point("between_marker_and_publish");
+        match self.queue.publish(&job).await {
+            Ok(Confirmed) => Ok(Rung::Published),
+            Err(error) => {
+                // So that the next event tries again at once. If this fails too, the marker runs out by itself.
+                let unrung =
+                    work::update(&*self.store, account, &self.times, |work| work.unring(kind, &job.id)).await;
+                if let Err(error) = unrung {
+                    tracing::warn!(%account, %kind, %error, "a marker without a job stays until it runs out");
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The CRM no longer takes the account's credentials: its work stands still.
+    pub async fn park(&self, account: &AccountId, message: &str) -> Result<(), RequestError> {
+        let now = self.clock.now();
+        work::update(&*self.store, account, &self.times, |work| work.park(message.to_owned(), now)).await?;
+        Ok(())
+    }
+
+    /// The credentials are good again: what is due is rung for.
+    pub async fn unpark(&self, account: &AccountId) -> Result<(), RequestError> {
+        let now = self.clock.now();
+        let due = work::update(&*self.store, account, &self.times, |work| {
+            let kinds = work.unpark(now);
+            kinds
+                .into_iter()
+                .map(|kind| (kind, work.tasks.get(&kind).and_then(|task| task.lane).unwrap_or(Lane::Refresh)))
+                .collect::<Vec<_>>()
+        })
+        .await?;
+        for (kind, lane) in due {
+            self.ring(account, kind, lane, None).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! The poll: what changed in a window of the CRM's time, then the CRM's list of deletions.
+
+use contacts::Micros;
+use contacts::Stream;
+use contacts::ports::HeadChange;
+use contacts::record::Removal;
+
+use super::write::Batch;
+use super::{Ended, Slice, SliceResult};
+use crate::progress::{Poll, PollStage};
+use crm::{Page, Window};
+
+impl Slice<'_> {
+    pub(super) async fn run_changes(&mut self) -> SliceResult<Ended> {
+        if !self.head.ready || !self.source.traits().changes {
+            // The first build reads everything; a connector without a change pass is refreshed by full passes.
+            return if self.head.ready { self.run_full().await } else { Ok(Ended::Done) };
+        }
+        self.poll().await
+    }
+
+    /// Runs the poll in progress, or a new one, as far as this slice goes.
+    pub(super) async fn poll(&mut self) -> SliceResult<Ended> {
+        let traits = self.source.traits().clone();
+        loop {
+            let poll = match &self.progress.poll {
+                Some(poll) => poll.clone(),
+                None => {
+                    let poll = self.progress.window(self.deps.clock.now(), traits.lag, traits.overlap);
+                    self.progress.poll = Some(poll.clone());
+                    poll
+                }
+            };
+            let ended = match poll.stage {
+                PollStage::Changes => self.changes_page(&poll).await?,
+                PollStage::Deleted => self.deleted_page(&poll).await?,
+            };
+            if ended {
+                return Ok(Ended::Done);
+            }
+            if !self.goes_on()? {
+                return Ok(Ended::More);
+            }
+        }
+    }
+
+    /// Reads and writes one page of changes; `true`: the poll is complete.
+    async fn changes_page(&mut self, poll: &Poll) -> SliceResult<bool> {
+        let traits = self.source.traits().clone();
+        let window = Window { since: poll.since, until: poll.until };
+        let page = self.source.changes_page(window, poll.page.as_ref()).await?;
+        self.answered(page.asked_at, page.crm_clock).await?;
+        self.observe_lateness(&page).await?;
+        let next = page.next.clone();
+        let batch = self.batch(page, traits.changes_indexed);
+        let mut poll = poll.clone();
+        match next {
+            Some(next) => poll.page = Some(next),
+            None if traits.deleted_list => (poll.stage, poll.page) = (PollStage::Deleted, None),
+            None => return self.end_poll(&poll, batch).await,
+        }
+        self.progress.poll = Some(poll);
+        self.write(batch, HeadChange::default()).await?;
+        Ok(false)
+    }
+
+    async fn deleted_page(&mut self, poll: &Poll) -> SliceResult<bool> {
+        let page = self.source.deleted_page(poll.since, poll.page.as_ref()).await?;
+        self.answered(page.asked_at, None).await?;
+        let removal = |id, at| Removal { id, updated: at, observed: page.asked_at };
+        let removals = page.deleted.into_iter().map(|deleted| removal(deleted.id, deleted.at)).collect();
+        let batch = Batch { rows: Vec::new(), removals };
+        let mut poll = poll.clone();
+        match page.next {
+            Some(next) => poll.page = Some(next),
+            None => return self.end_poll(&poll, batch).await,
+        }
+        self.progress.poll = Some(poll);
+        self.write(batch, HeadChange::default()).await?;
+        Ok(false)
+    }
+
+    async fn end_poll(&mut self, poll: &Poll, batch: Batch) -> SliceResult<bool> {
+        let watermark = self.progress.polled(poll.until, self.source.traits().overlap);
+        let change =
+            HeadChange { watermark: Some(watermark), fresh: Some(poll.started), ..HeadChange::default() };
+        self.write(batch, change).await?;
+        Ok(true)
+    }
+
+    /// Measures how late rows become visible: a row stamped before the last window's end that is news was late by at
+    /// least the time from its stamp to that end. The design assumes lateness ≤ lag + overlap.
+    async fn observe_lateness(&self, page: &Page) -> SliceResult<()> {
+        let cursor = self.progress.cursor;
+        let late: Vec<_> = page
+            .rows
+            .iter()
+            .filter(|row| row.updated > Micros::ZERO && row.updated < cursor)
+            .take(self.deps.policy.commit_rows)
+            .collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = late.iter().map(|row| row.contact.id.clone()).collect();
+        let known = self.deps.store.known(&self.account.id, Stream::Contacts, &ids).await?;
+        for (row, known) in late.iter().zip(known) {
+            if known.is_none_or(|known| known.updated < row.updated) {
+                let late = cursor.since(row.updated) + self.source.traits().lag;
+                metrics::histogram!("snapbridge_lateness_seconds").record(late.as_secs_f64());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! One slice: a bounded piece of an account's refresh, run under its lease.
+
+mod changes;
+mod confirm;
+mod full;
+mod ids;
+mod write;
+
+use std::sync::Arc;
+
+use contacts::accounts::{self, Account};
+use contacts::ports::{Head, StoreErrorKind};
+use contacts::work::Renewed;
+use contacts::{ErrorKind, Fence, Generation, Kind, Micros, StoreError, Stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::deps::Deps;
+use crate::lease::Keeper;
+use crate::progress::Progress;
+use crate::source::Source;
+use crm::CrmError;
+
+/// How a slice ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// Progress was made and there is more.
+    More,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SliceError {
+    #[error(transparent)]
+    Source(#[from] CrmError),
+    #[error("the store failed during a slice")]
+    Store(#[source] StoreError),
+    /// Somebody else has the account.
+    #[error("the lease was lost")]
+    Lost,
+}
+
+impl From<StoreError> for SliceError {
+    fn from(error: StoreError) -> SliceError {
+        match error.kind {
+            StoreErrorKind::Fenced => SliceError::Lost,
+            _ => SliceError::Store(error),
+        }
+    }
+}
+
+pub type SliceResult<T> = Result<T, SliceError>;
+
+/// The state of a running slice.
+pub struct Slice<'a> {
+    deps: &'a Deps,
+    account: &'a Account,
+    source: Arc<dyn Source>,
+    fence: Fence,
+    keeper: Keeper,
+    stop: &'a CancellationToken,
+    began: Micros,
+    pages: u32,
+    head: Head,
+    progress: Progress,
+    verified: bool,
+}
+
+impl<'a> Slice<'a> {
+    pub async fn open(
+        deps: &'a Deps,
+        account: &'a Account,
+        fence: Fence,
+        stop: &'a CancellationToken,
+    ) -> SliceResult<Slice<'a>> {
+        let keeper = Keeper::start(deps, &account.id, fence);
+        let head = deps.store.open(&account.id, Stream::Contacts, fence, Generation::random()).await?;
+        let source = deps.sources.source(account).await?;
+        let progress = Progress::read(&head.progress);
+        let began = deps.clock.now();
+        Ok(Slice { deps, account, source, fence, keeper, stop, began, pages: 0, head, progress, verified: false })
+    }
+
+    pub async fn run(&mut self, kind: Kind) -> SliceResult<Ended> {
+        match kind {
+            Kind::Ids => self.run_ids().await,
+            Kind::Changes => self.run_changes().await,
+            Kind::Full => self.run_full().await,
+        }
+    }
+
+    /// Gives back what was taken ahead for this slice.
+    pub async fn rest(&self) {
+        self.source.rest().await;
+    }
+
+    /// The first build has ended.
+    pub fn is_ready(&self) -> bool {
+        self.head.ready
+    }
+
+    /// Whether another page fits into this slice. Asked between pages only, so each slice makes progress.
+    fn goes_on(&self) -> SliceResult<bool> {
+        match self.keeper.state() {
+            Renewed::Lost => return Err(SliceError::Lost),
+            Renewed::Stop => return Ok(false),
+            Renewed::Kept => {}
+        }
+        let plan = self.deps.policy.slice;
+        let spent = self.deps.clock.now().since(self.began);
+        Ok(!self.stop.is_cancelled() && self.pages < plan.pages && spent < plan.time)
+    }
+
+    /// Notes a CRM call that succeeded: it counts against the slice, and it proves the credentials good.
+    async fn answered(&mut self, asked_at: Micros, crm_clock: Option<Micros>) -> SliceResult<()> {
+        self.pages += 1;
+        self.progress.note_clock(crm_clock, asked_at);
+        if !self.verified {
+            self.verified = true;
+            let every = std::time::Duration::from_secs(60);
+            if asked_at.since(self.account.verified) >= every {
+                accounts::accept(&*self.deps.store, &self.account.fingerprint, &self.account.id, asked_at).await?;
+                accounts::touch(&*self.deps.store, self.account, None, Some(asked_at), every).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SliceError {
+    /// What the outcome is judged by; `None`: the lease is lost, there is nothing to judge.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            SliceError::Source(error) => Some(error.kind),
+            SliceError::Store(_) => Some(ErrorKind::StoreDown),
+            SliceError::Lost => None,
+        }
+    }
+}

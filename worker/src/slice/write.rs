@@ -1,0 +1,95 @@
+//! From a page of the CRM to commits of the snapshot.
+
+use contacts::contact::content_hash;
+use contacts::ports::{Commit, HeadChange};
+use contacts::record::{self, Removal, Row};
+use contacts::{Micros, Stream};
+
+use super::{Slice, SliceResult};
+use crate::crash;
+use crm::{Observed, Page};
+
+/// What a page or a slice wants written.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub rows: Vec<Row>,
+    pub removals: Vec<Removal>,
+}
+
+impl Slice<'_> {
+    /// Turns the contacts of a page into rows and removals. `indexed`: the page came from an index that may lag.
+    pub(super) fn batch(&self, page: Page, indexed: bool) -> Batch {
+        for (reason, count) in &page.repairs {
+            metrics::counter!("snapbridge_contacts_repaired_total", "reason" => *reason).increment(u64::from(*count));
+        }
+        for (reason, count) in &page.dropped {
+            metrics::counter!("snapbridge_contacts_dropped_total", "reason" => *reason).increment(u64::from(*count));
+        }
+        let mut batch = Batch::default();
+        for observed in page.rows {
+            // What was merged into this contact is gone, and the survivor is found under its ids.
+            batch.removals.extend(observed.aliases.iter().map(|alias| Removal {
+                id: alias.clone(),
+                updated: Micros::ZERO,
+                observed: page.asked_at,
+            }));
+            if observed.removed {
+                let Observed { contact, updated, .. } = observed;
+                batch.removals.push(Removal { id: contact.id, updated, observed: page.asked_at });
+            } else {
+                batch.rows.push(self.row(observed, page.asked_at, indexed));
+            }
+        }
+        record::in_commit_order(&mut batch.rows);
+        batch
+    }
+
+    fn row(&self, observed: Observed, asked_at: Micros, indexed: bool) -> Row {
+        let Observed { contact, updated, aliases, .. } = observed;
+        let key = |value: String| self.deps.keys.lookup_key(&self.account.id, &value);
+        let keys = contact
+            .phones
+            .iter()
+            .map(|phone| format!("phone:{phone}"))
+            .chain(contact.emails.iter().map(|email| format!("email:{}", email.to_lowercase())))
+            .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
+            .map(key)
+            .collect();
+        let body = contact.to_json();
+        Row { id: contact.id, updated, observed: asked_at, indexed, hash: content_hash(&body), body, keys }
+    }
+
+    /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats
+    /// the page.
+    pub(super) async fn write(&mut self, batch: Batch, change: HeadChange) -> SliceResult<()> {
+        let size = self.deps.policy.commit_rows.max(1);
+        let (mut rows, mut removals) = (batch.rows.into_iter(), batch.removals.into_iter());
+        crash::point("before_write");
+        loop {
+            let chunk: Vec<Row> = rows.by_ref().take(size).collect();
+            let gone: Vec<Removal> = removals.by_ref().take(size - chunk.len()).collect();
+            let last = rows.len() == 0 && removals.len() == 0;
+            let head = if last {
+                HeadChange { progress: Some(self.progress.write()), ..change.clone() }
+            } else {
+                HeadChange::default()
+            };
+            let commit = Commit { fence: self.fence, now: self.deps.clock.now(), rows: chunk, removals: gone, head };
+            let done = self.deps.store.commit(&self.account.id, Stream::Contacts, &commit).await?;
+            for (verdict, count) in
+                [("written", done.written), ("same", done.same), ("stale", done.stale), ("removed", done.removed)]
+            {
+                metrics::counter!("snapbridge_contacts_total", "verdict" => verdict).increment(u64::from(count));
+            }
+            if last {
+                break;
+            }
+            crash::point("between_chunks");
+        }
+        crash::point("after_write");
+        if let Some(ready) = change.ready {
+            self.head.ready = ready;
+        }
+        Ok(())
+    }
+}
