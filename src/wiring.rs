@@ -269,6 +269,7 @@ pub async fn run(
         stop.clone(),
     ));
     let upkeep = metrics.spawn_upkeep(stop.clone());
+    tracing::info!(address = %listeners.admin.local_addr()?, "serving health and metrics");
     let admin = Admin::new(role, parts.store.clone(), parts.queue.clone(), metrics);
     let limits = server::Limits {
         header_timeout: parts.settings.http.header_timeout,

@@ -1,1 +1,9 @@
+//! The whole system: front, worker, both backends, a fake CRM, and the player in Talkdesk's place. One binary.
 
+mod harness;
+
+mod architecture;
+mod auth;
+mod bad_input;
+mod sync;
+mod webhooks;

@@ -41,7 +41,7 @@ impl Known {
     }
 }
 
-/// How many of `known` are recorded. Refuses records that this build cannot have written: newer ones, gaps, other names.
+/// How many of `known` are recorded. Refuses what this build cannot have written: newer steps, gaps, other names.
 pub(crate) fn applied(known: &[Known], recorded: &[(u32, String)]) -> Result<usize, StoreError> {
     let mut recorded = recorded.to_vec();
     recorded.sort();

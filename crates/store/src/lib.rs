@@ -35,8 +35,8 @@ pub async fn connect(
     })
 }
 
-/// Applies the steps that are missing, in order; `dry_run` only says which. Safe to run twice and beside itself. Refused
-/// when the layout is newer than this build.
+/// Applies the steps that are missing, in order; `dry_run` only says which. Safe to run twice and beside itself.
+/// Refused when the layout is newer than this build.
 pub async fn migrate(url: &StoreUrl, namespace: &str, dry_run: bool) -> Result<Vec<StepReport>, StoreError> {
     match url {
         StoreUrl::Sqlite(dir) => sqlite::migrate(dir, dry_run).await,

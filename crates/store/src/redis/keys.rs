@@ -1,5 +1,5 @@
-//! The names of keys, form `v1`: `{s042}:<namespace>:v1:<what>…`. The shard comes first, as hash tag, so that all keys of
-//! an account and the indexes of its shard lie in one slot of a Redis Cluster.
+//! The names of keys, form `v1`: `{s042}:<namespace>:v1:<what>…`. The shard comes first, as hash tag, so that all
+//! keys of an account and the indexes of its shard lie in one slot of a Redis Cluster.
 
 use contacts::ports::{DocKey, DocKind, StoreErrorKind};
 use contacts::{AccountId, Shard, StoreError, Stream};

@@ -114,8 +114,8 @@ impl Link {
         Err(answer)
     }
 
-    /// Forgets a manager; the new one connects with its first command. Only once for each: many commands find out at the
-    /// same time.
+    /// Forgets a manager; the new one connects with its first command. Only once for each: many commands find out at
+    /// the same time.
     fn replace(&self, used: &Arc<ConnectionManager>, reason: &'static str) {
         let fresh = match ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
             Ok(fresh) => Arc::new(fresh),

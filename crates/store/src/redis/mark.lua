@@ -1,5 +1,5 @@
--- Marks ids dirty. Every mark is a number that was not used before: the last one and one, or the server's clock, so that
--- it grows even over a loss of the last one.
+-- Marks ids dirty. Every mark is a number that was not used before: the last one and one, or the server's clock, so
+-- that it grows even over a loss of the last one.
 --
 -- KEYS  1 dirty ids (sorted set by mark)  2 the last mark      ARGV  1 ids at most  2... ids
 -- Answer  {ids waiting, 1 if some did not fit}

@@ -1,6 +1,7 @@
 -- Replaces a document if its version still is the expected one, and changes index entries with it.
 --
--- KEYS  1 document (16 hex digits of version, then the body)  2 ids of its kind (lex sorted set)  then one index a change
+-- KEYS  1 document (16 hex digits of version, then the body)  2 ids of its kind (lex sorted set)
+--       then one index a change
 -- ARGV  1 expected version ('' if it must be absent)  2 new document ('' to delete it)  3 its id
 --       then for each change: member, time ('' to remove it)
 -- Answer  1 done  0 another version is there
