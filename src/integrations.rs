@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use contacts::accounts::Account;
@@ -22,9 +21,6 @@ use worker::{CrmSource, Source, Sources, Traits};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
 const CLIENTS: usize = 2_000;
-
-/// How coarse CRM times may be cut: a run is narrowed to that much before the watermark.
-const PRECISION: Duration = Duration::from_secs(1);
 
 /// One integration.
 pub struct Integration {
@@ -242,7 +238,7 @@ impl Integration {
     /// Whether a run over a lost generation may be narrowed to what changed since.
     pub fn narrowing(&self) -> Narrowing {
         if self.connector.updated_covers_all() {
-            Narrowing::Allowed { precision: PRECISION }
+            Narrowing::Allowed { precision: self.connector.precision() }
         } else {
             Narrowing::Never
         }

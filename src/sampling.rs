@@ -150,6 +150,7 @@ fn describe() {
     counter!("snapbridge_held_total", "Contact sync answers that had nothing yet, after the hold");
     counter!("snapbridge_token_failures_total", "Checkpoints and offsets that could not be used");
     counter!("snapbridge_rollbacks_total", "Checkpoints beyond their snapshot: the store was rolled back");
+    counter!("snapbridge_snapshots_lost_total", "Snapshots that were lost between two looks of one page");
     counter!("snapbridge_live_checks_total", "Live credential checks by result");
     counter!("snapbridge_crm_calls_total", "Calls to CRMs by connector, operation and outcome");
     counter!("snapbridge_webhook_events_total", "Webhook events by integration and result");

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use contacts::accounts::Account;
-use contacts::ports::Head;
+use contacts::ports::{Head, StoreErrorKind, StoreResult};
 use contacts::reading::{self, Answer, Plan};
 use contacts::token::{Checkpoint, CheckpointText, Offset, TokenError};
 use contacts::{ErrorKind, Fence, Generation, Kind, Micros, Position, Stream};
@@ -100,8 +100,18 @@ impl Front {
                 metrics::counter!("snapbridge_rollbacks_total").increment(1);
                 tracing::error!(account = %account.id, "a checkpoint lies beyond its snapshot: the store was rolled back");
             }
-            let (read, last, more) = self.read(account, &plan).await?;
+            let (read, last, more) = match self.read(account, &plan).await {
+                Ok(read) => read,
+                // Not opened yet, or lost since its head was read: there is nothing to read for now.
+                Err(error) if error.kind == StoreErrorKind::NoSnapshot => (Vec::new(), None, false),
+                Err(error) => return Err(error.into()),
+            };
             let answer = plan.answer(last, more, self.clock.now());
+            // A snapshot lost between head and page looks like an empty tail. The last page makes claims, so it looks again.
+            if answer.next.is_none() && self.generation(account).await? != Some(head.generation) {
+                metrics::counter!("snapbridge_snapshots_lost_total").increment(1);
+                continue;
+            }
             if !read.is_empty() || plan.is_ready() {
                 return Ok((plan, read, answer));
             }
@@ -125,8 +135,12 @@ impl Front {
         }
     }
 
+    async fn generation(&self, account: &Account) -> ApiResult<Option<Generation>> {
+        Ok(self.store.head(&account.id, Stream::Contacts).await?.map(|head| head.generation))
+    }
+
     /// The records of a page, the position of the last one looked at, and whether more remain.
-    async fn read(&self, account: &Account, plan: &Plan) -> ApiResult<(Vec<Bytes>, Option<Position>, bool)> {
+    async fn read(&self, account: &Account, plan: &Plan) -> StoreResult<(Vec<Bytes>, Option<Position>, bool)> {
         let rows = self.policy.page.contacts.min(self.policy.page.max_contacts);
         let mut slice = plan.slice(rows, self.policy.page.bytes.0);
         let mut last = None;

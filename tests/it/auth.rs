@@ -86,12 +86,13 @@ on_both!(revoked_credentials_park_the_account_and_new_ones_resume_it, |backend| 
         contacts::work::load(&*bridge.store, &account).await.unwrap().park.is_some()
     })
     .await;
-    let parked_at = crm.calls();
+    let refused = || crm.crm.stats("demo").answered(401);
+    let parked_at = refused();
     let (status, body) = bridge.sync(json!(null)).await;
     assert_eq!((status, body["code"].as_str()), (401, Some("invalid_credentials")), "invariant 11");
     let (status, _) = bridge.sync(json!(null)).await;
     assert_eq!(status, 401);
-    assert_eq!(crm.calls(), parked_at + 1, "one live check, then the refusal is remembered; the worker stands still");
+    assert_eq!(refused(), parked_at + 1, "one live check, then the refusal is remembered; the worker stands still");
 
     let new = json!({"account": "demo", "token": "second-token"});
     let (status, page) = bridge.post("/demo/contact_sync", json!({ "auth": new })).await;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use fake_crm::Op;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -89,11 +90,12 @@ on_both!(the_path_secret_is_asked_for_before_anything_else, |backend| async move
 
 on_both!(a_crm_that_lies_never_makes_an_empty_or_short_run, |backend| async move {
     let crm = Crm::start(900).await;
-    let more = "retry.first = \"50ms\"\nrefresh.sweep = \"100ms\"\nrefresh.poll = \"300ms\"\nrefresh.reconcile = \"1s\"";
+    let more = "retry.first = \"50ms\"\nrefresh.sweep = \"100ms\"\nrefresh.poll = \"300ms\"\nintegrations.demo.reconcile = \"1s\"";
     let bridge = Bridge::start(backend, &crm, more).await;
     let (status, _) = bridge.validate(auth()).await;
     assert_eq!(status, 200);
     crm.crm.knobs("demo", |knobs| {
+        knobs.fault_ops = vec![Op::List, Op::Changes, Op::Deleted, Op::Batch, Op::Ids];
         knobs.truncate = 1;
         knobs.html_200 = 1;
         knobs.fail_5xx = 1;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contacts::{AccountId, Queue, Store};
+use contacts::{AccountId, Store};
 use fake_crm::{AccountOptions, FakeCrm, Options, RateLimit};
 use process::settings::{Settings, Source};
 use process::telemetry::Metrics;
@@ -130,7 +130,6 @@ pub struct Bridge {
     pub url: String,
     pub admin: String,
     pub store: Arc<dyn Store>,
-    pub queue: Arc<dyn Queue>,
     pub keys: Arc<contacts::keys::Keys>,
     pub http: reqwest::Client,
     pub backend: Backend,
@@ -175,7 +174,7 @@ impl Bridge {
         let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
         let url = listeners.public.as_ref().map(address).unwrap_or_default();
         let admin = address(&listeners.admin);
-        let (store, queue, keys) = (parts.store.clone(), parts.queue.clone(), parts.keys.clone());
+        let (store, keys) = (parts.store.clone(), parts.keys.clone());
         let stop = CancellationToken::new();
         let metrics = Metrics::install().expect("a metrics recorder");
         let running = tokio::spawn(wiring::run(parts, setup.role, listeners, metrics, stop.clone()));
@@ -184,7 +183,6 @@ impl Bridge {
             url,
             admin,
             store,
-            queue,
             keys,
             http,
             backend: setup.backend,
@@ -233,14 +231,14 @@ impl Bridge {
         }
     }
 
-    /// Builds the snapshot of the demo account and waits until it is complete.
+    /// Builds the snapshot of the demo account and waits until its first full pass has ended.
     pub async fn build(&self) -> AccountId {
         let (status, body) = self.validate(auth()).await;
         assert_eq!(status, 200, "{body}");
         let account = self.account().await;
-        until("the snapshot is ready", || async {
-            let head = self.store.head(&account, contacts::Stream::Contacts).await.expect("a head");
-            head.is_some_and(|head| head.ready)
+        until("the first full pass is complete", || async {
+            let work = contacts::work::load(&*self.store, &account).await.expect("the account's work");
+            work.tasks.get(&contacts::Kind::Full).is_some_and(|task| task.last_done.is_some())
         })
         .await;
         account
@@ -332,9 +330,10 @@ pub fn settings_text(backend: Backend, crm: &str, data: &Path, namespace: &str, 
     };
     let keys: PathBuf = data.join("keys");
     format!(
-        "http.listen = \"127.0.0.1:0\"\nhttp.admin_listen = \"127.0.0.1:0\"\nkeys.file = \"{}\"\n{more}\n{backends}\n\
-         [integrations.demo]\nconnector = \"demo\"\nallow_hosts = [\"{crm}\"]\nregion = \"PT\"\n\
-         [integrations.demo.connection]\nsite = \"{crm}\"\nper_second = \"1000\"\n",
+        "http.listen = \"127.0.0.1:0\"\nhttp.admin_listen = \"127.0.0.1:0\"\nkeys.file = \"{}\"\n\
+         integrations.demo.connector = \"demo\"\nintegrations.demo.allow_hosts = [\"{crm}\"]\n\
+         integrations.demo.region = \"PT\"\nintegrations.demo.connection.site = \"{crm}\"\n\
+         integrations.demo.connection.per_second = \"1000\"\n{more}\n{backends}",
         keys.display()
     )
 }

@@ -166,7 +166,7 @@ on_both!(a_cold_account_with_nothing_yet_is_held_then_told_that_more_is_to_come,
     let bridge = Bridge::start(backend, &crm, "cold.hold = \"300ms\"").await;
     crm.crm.knobs("demo", |knobs| {
         knobs.slow_ms = 5_000;
-        knobs.fault_ops = Some(vec![fake_crm::Op::List]);
+        knobs.fault_ops = vec![fake_crm::Op::List];
     });
     let (status, first) = bridge.sync(json!(null)).await;
     assert_eq!((status, &first["contacts"]), (200, &json!([])));
@@ -182,7 +182,7 @@ on_both!(a_cold_account_is_503_if_the_operator_wants_it_so, |backend| async move
     let bridge = Bridge::start(backend, &crm, "cold.hold = \"100ms\"\ncold.answer = \"unavailable\"").await;
     crm.crm.knobs("demo", |knobs| {
         knobs.slow_ms = 3_000;
-        knobs.fault_ops = Some(vec![fake_crm::Op::List]);
+        knobs.fault_ops = vec![fake_crm::Op::List];
     });
     let response = bridge
         .http
@@ -212,10 +212,10 @@ on_both!(invariant_13_deleted_archived_and_merged_contacts_leave_and_nobody_else
 
 on_both!(a_full_pass_over_a_crm_edited_all_the_while_deletes_no_living_contact, |backend| async move {
     let crm = Crm::start(3_000).await;
-    let more = "refresh.poll = \"300ms\"\nrefresh.reconcile = \"500ms\"\nrefresh.sweep = \"200ms\"";
+    let more = "refresh.poll = \"300ms\"\nintegrations.demo.reconcile = \"500ms\"\nrefresh.sweep = \"200ms\"";
     let bridge = Bridge::start(backend, &crm, more).await;
     crm.crm.knobs("demo", |knobs| {
-        knobs.edits_per_page = Some(fake_crm::EditsPerPage { edits: 5, ..Default::default() });
+        knobs.edits_per_page = fake_crm::EditsPerPage { edits: 5, ..Default::default() };
     });
     let account = bridge.build().await;
     let done = || async {
@@ -228,7 +228,7 @@ on_both!(a_full_pass_over_a_crm_edited_all_the_while_deletes_no_living_contact, 
         let living: std::collections::BTreeSet<String> = truth(&crm).into_keys().collect();
         assert_eq!(bridge.run(None).await.ids(), living);
     }
-    crm.crm.knobs("demo", |knobs| knobs.edits_per_page = None);
+    crm.crm.knobs("demo", |knobs| knobs.edits_per_page = Default::default());
     until("the last edits arrive", || async { bridge.run(None).await.titles() == truth(&crm) }).await;
     bridge.stop().await;
 });

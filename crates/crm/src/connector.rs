@@ -103,6 +103,11 @@ impl Connector {
         self.since().map_or(Duration::ZERO, |since| since.overlap)
     }
 
+    /// What the CRM rounds its times to.
+    pub fn precision(&self) -> Duration {
+        self.since().map_or(Duration::from_secs(1), |since| since.precision)
+    }
+
     /// Whether rows of change passes come from an index that may lag behind deletions.
     pub fn changes_are_indexed(&self) -> bool {
         self.spec

@@ -33,7 +33,11 @@ pub(crate) fn verify(
             timestamp,
             wrap,
         } => {
-            let given = header_text(request, header).ok_or(Refused::NoProof)?;
+            let mut given = header_text(request, header).filter(|given| !given.is_empty()).ok_or(Refused::NoProof)?.to_owned();
+            if *encoding == Encoding::Hex && wrap.is_none() {
+                // Hex is hex, in either case.
+                given.make_ascii_lowercase();
+            }
             let stamp = match timestamp {
                 Some(timestamp) => checked_timestamp(request, timestamp, now)?,
                 None => String::new(),
