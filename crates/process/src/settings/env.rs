@@ -21,7 +21,7 @@ pub(crate) fn overlay(tree: &mut Tree, source: &Source, log: &mut Log) {
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        if name == FILE_VARIABLE || is_service_link(rest) {
+        if name == FILE_VARIABLE || rest.starts_with(TESTS) || is_service_link(rest) {
             continue;
         }
         let place = Place::Variable(name.clone());
@@ -58,6 +58,9 @@ pub(crate) fn overlay(tree: &mut Tree, source: &Source, log: &mut Log) {
         insert(tree, &target.path, place, value);
     }
 }
+
+/// `SNAPBRIDGE_TEST_…` tells the test suites where their services are, and reaches the processes that they start.
+const TESTS: &str = "TEST_";
 
 /// Variables that Kubernetes puts into every pod of a namespace with a service called `snapbridge` or `snapbridge-…`.
 fn is_service_link(rest: &str) -> bool {
