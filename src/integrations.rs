@@ -153,6 +153,9 @@ impl Integration {
             Err(error) => Err(format!("allow_hosts: {error}")),
         };
         let http = http.map_err(|problem| problems.push(problem)).ok();
+        if settings.auth_type == settings::AuthType::None {
+            problems.push("auth_type = \"none\" is not run yet: give the accounts credentials of their own".to_owned());
+        }
         for field in settings.connection.keys() {
             if !connector.fields().get(field).is_some_and(|known| known.source == FieldSource::Integration) {
                 let known: Vec<&str> = connector

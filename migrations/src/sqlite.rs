@@ -1,4 +1,4 @@
-//! The steps of the embedded store. It keeps two files: `store.db`, where every commit waits for the disk, and
+//! The steps of the embedded store and queue. The store keeps two files: `store.db`, where every commit waits for the disk, and
 //! `budget.db`, where it does not. Each file records the steps it has taken, so a crash between the two is repaired by
 //! applying the list again.
 //!
@@ -22,6 +22,9 @@ pub const STEPS: &[Step] = &[Step {
     store: include_str!("../sqlite/0001_first_tables.store.sql"),
     budget: include_str!("../sqlite/0001_first_tables.budget.sql"),
 }];
+
+/// The steps of the embedded queue's `queue.db`; its `PRAGMA user_version` is the number of those taken.
+pub const QUEUE_STEPS: &[&str] = &[include_str!("../sqlite/0001_first_tables.queue.sql")];
 
 #[cfg(test)]
 mod tests {

@@ -62,7 +62,8 @@ impl Front {
             let age = now.since(known.verified);
             // Missing although its fingerprint is known: the store lost it, so it must be registered anew.
             if let Some(account) = accounts::get(&*self.store, &known.account).await? {
-                if proof == Proof::Young && age <= self.policy.credentials.revocation_window {
+                let young = age <= self.policy.credentials.revocation_window;
+                if proof == Proof::Young && young && !self.could_resume(&account, &fingerprint).await? {
                     accounts::touch(&*self.store, &account, Some(now), None, NOTES_EVERY).await?;
                     return Ok(account);
                 }
@@ -94,6 +95,15 @@ impl Front {
                 _ => Err(ApiError::crm(kind, &integration.title, now).cause(cause)),
             },
         }
+    }
+
+    /// Whether these credentials are not the stored ones, and the stored ones have been refused: then these are checked
+    /// live, and take their place.
+    async fn could_resume(&self, account: &Account, fingerprint: &Fingerprint) -> ApiResult<bool> {
+        if account.fingerprint == *fingerprint {
+            return Ok(false);
+        }
+        Ok(contacts::work::load(&*self.store, &account.id).await?.park.is_some())
     }
 
     async fn remembered_refusal(&self, fingerprint: &Fingerprint) -> ApiResult<Option<String>> {

@@ -76,7 +76,6 @@ impl Policy {
 }
 
 impl Front {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a front, each handed in once, at wiring")]
     pub fn new(
         store: Arc<dyn Store>,
         queue: Arc<dyn Queue>,

@@ -143,7 +143,10 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, stop: &Cancel
                 count(job.kind, "lost");
                 return Settle::Ack;
             };
-            let outcome = outcome::judge(kind, attempt, now, &deps.policy.retry);
+            let mut outcome = outcome::judge(kind, attempt, now, &deps.policy.retry);
+            if outcome == Outcome::Park && credentials_are_newer(deps, account.as_ref()).await {
+                outcome = Outcome::Due { at: now.plus(Duration::from_millis(1)) };
+            }
             (outcome, Some((kind, chain(error))))
         }
     };
@@ -154,7 +157,7 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, stop: &Cancel
             outcome = name(&outcome), "a slice failed"
         );
     }
-    if let (Some(account), Some((ErrorKind::Credentials, _))) = (&account, &failure)
+    if let (Some(account), Some((ErrorKind::Credentials, _)), Outcome::Park) = (&account, &failure, &outcome)
         && let Err(error) = accounts::reject(&*deps.store, &account.fingerprint).await
     {
         return store_failed(deps, job, error);
@@ -180,6 +183,13 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, stop: &Cancel
         Ok(Finished::Publish { job, after }) => Settle::Later { job, after },
         Err(error) => store_failed(deps, job, error),
     }
+}
+
+/// Whether the account has got other credentials since the slice began: a refusal of the old ones parks nothing.
+async fn credentials_are_newer(deps: &Deps, used: Option<&Account>) -> bool {
+    let Some(used) = used else { return false };
+    let now = accounts::get(&*deps.store, &used.id).await.ok().flatten();
+    now.is_some_and(|now| now.fingerprint != used.fingerprint)
 }
 
 async fn run_slice(
@@ -210,6 +220,11 @@ async fn finish(
     let now = deps.clock.now();
     let times = &deps.policy.times;
     let pace = account.and_then(|account| deps.sources.pace(&account.integration));
+    // Ids that were marked just before their front died: nobody rang for them, so the end of a poll does.
+    let left_dirty = match (job.kind, outcome) {
+        (Kind::Changes, Outcome::Done) => !deps.store.dirty(&job.account, 1).await?.is_empty(),
+        _ => false,
+    };
     work::update(&*deps.store, &job.account, times, |work| {
         let poll_at = pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
         let next = match (job.kind, pace, poll_at) {
@@ -222,6 +237,9 @@ async fn finish(
         };
         if let (Kind::Full, true, Some(at)) = (job.kind, ready, poll_at) {
             work.due_at(Kind::Changes, Lane::Refresh, at);
+        }
+        if left_dirty {
+            work.due_at(Kind::Ids, Lane::Refresh, now);
         }
         let end = End { kind: job.kind, fence, outcome, failure: failure.clone(), next, job: JobId::random() };
         work.finish(&job.account, end, now)

@@ -13,12 +13,13 @@ pub const POINTS: [&str; 8] = [
     "between_dirty_and_ring",
 ];
 
-/// Aborts the process, as `kill -9` would, if `SNAPBRIDGE_CRASH_AT` names this point.
+/// Aborts the process, as suddenly as `kill -9` would, if the variable `CRASH_POINT` names this point. It has no
+/// `SNAPBRIDGE_` before it, because all of those are settings.
 #[inline]
 pub fn point(name: &str) {
     debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
     #[cfg(feature = "crash-points")]
-    if std::env::var("SNAPBRIDGE_CRASH_AT").is_ok_and(|at| at == name) {
+    if std::env::var("CRASH_POINT").is_ok_and(|at| at == name) {
         tracing::error!(point = name, "crash point reached, aborting");
         std::process::abort();
     }

@@ -109,11 +109,12 @@ impl Progress {
         Micros(now.0.saturating_add_signed(self.skew))
     }
 
-    /// Notes what a reply told of the CRM's clock. `Date` headers are cut to whole seconds, so the noted clock runs up to a
-    /// second behind, never ahead: a window ends too early rather than too late.
-    pub fn note_clock(&mut self, crm_clock: Option<Micros>, asked_at: Micros) {
+    /// Notes what a reply told of the CRM's clock. The CRM wrote it before the reply was in, and `Date` headers are cut to
+    /// whole seconds: against our clock *after* the reply the noted clock runs behind, never ahead, so a window ends too
+    /// early rather than too late.
+    pub fn note_clock(&mut self, crm_clock: Option<Micros>, replied_at: Micros) {
         if let Some(crm) = crm_clock {
-            self.skew = i64::try_from(crm.0).unwrap_or(i64::MAX).saturating_sub_unsigned(asked_at.0);
+            self.skew = i64::try_from(crm.0).unwrap_or(i64::MAX).saturating_sub_unsigned(replied_at.0);
         }
     }
 
@@ -162,6 +163,17 @@ mod tests {
                 prop_assert_eq!(progress.cursor, covered);
             }
         }
+    }
+
+    #[test]
+    fn the_noted_clock_never_runs_ahead_of_the_crms() {
+        // Asked at 100 s; the CRM, 7 s ahead of us, wrote its time 3 s later; the reply was in after 5 s.
+        let (written, replied) = (Micros::from_secs(110), Micros::from_secs(105));
+        let mut progress = Progress::default();
+        progress.note_clock(Some(written), replied);
+        assert!(progress.crm_now(replied) <= Micros::from_secs(112), "the CRM's clock then");
+        progress.note_clock(None, Micros::from_secs(500));
+        assert_eq!(progress.crm_now(replied), written);
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl<'a> Slice<'a> {
     /// Notes a CRM call that succeeded: it counts against the slice, and it proves the credentials good.
     async fn answered(&mut self, asked_at: Micros, crm_clock: Option<Micros>) -> SliceResult<()> {
         self.pages += 1;
-        self.progress.note_clock(crm_clock, asked_at);
+        self.progress.note_clock(crm_clock, self.deps.clock.now());
         if !self.verified {
             self.verified = true;
             let every = std::time::Duration::from_secs(60);

@@ -28,7 +28,8 @@ impl Slice<'_> {
         let mut batch = Batch::default();
         for observed in page.rows {
             // What was merged into this contact is gone, and the survivor is found under its ids.
-            batch.removals.extend(observed.aliases.iter().map(|alias| Removal {
+            let gone = observed.aliases.iter().filter(|alias| **alias != observed.contact.id);
+            batch.removals.extend(gone.map(|alias| Removal {
                 id: alias.clone(),
                 updated: Micros::ZERO,
                 observed: page.asked_at,
@@ -61,7 +62,10 @@ impl Slice<'_> {
 
     /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats
     /// the page.
-    pub(super) async fn write(&mut self, batch: Batch, change: HeadChange) -> SliceResult<()> {
+    pub(super) async fn write(&mut self, batch: Batch, mut change: HeadChange) -> SliceResult<()> {
+        // What has been read stays read: a full pass that began before the last poll takes nothing back.
+        change.watermark = change.watermark.map(|watermark| watermark.max(self.head.watermark));
+        self.head.watermark = change.watermark.unwrap_or(self.head.watermark);
         let size = self.deps.policy.commit_rows.max(1);
         let (mut rows, mut removals) = (batch.rows.into_iter(), batch.removals.into_iter());
         crash::point("before_write");

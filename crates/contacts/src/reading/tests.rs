@@ -24,7 +24,7 @@ struct World {
     talkdesk: BTreeMap<u32, u64>,
     kept: Option<Checkpoint>,
     offset: Option<Offset>,
-    /// Which checkpoint Talkdesk keeps.
+    /// Which page's checkpoint Talkdesk keeps.
     keep: Keep,
     /// The last request and its answer, to be repeated.
     pages_of_run: usize,
@@ -32,9 +32,9 @@ struct World {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Keep {
-    FirstPage,
-    LastPage,
-    EveryPage,
+    First,
+    Last,
+    Every,
 }
 
 #[derive(Clone, Debug)]
@@ -177,9 +177,9 @@ impl World {
         }
         let ended = answer.next.is_none();
         let keeps = match self.keep {
-            Keep::EveryPage => true,
-            Keep::FirstPage => self.pages_of_run == 1,
-            Keep::LastPage => ended,
+            Keep::Every => true,
+            Keep::First => self.pages_of_run == 1,
+            Keep::Last => ended,
         };
         // During a run the checkpoint beside an offset is ignored, so keeping early changes nothing within it.
         if keeps {
@@ -199,7 +199,7 @@ proptest! {
     #[test]
     fn invariants_2_3_4_and_7_nobody_is_skipped_whichever_checkpoint_talkdesk_keeps(
         steps in steps(),
-        keep in prop_oneof![Just(Keep::FirstPage), Just(Keep::LastPage), Just(Keep::EveryPage)],
+        keep in prop_oneof![Just(Keep::First), Just(Keep::Last), Just(Keep::Every)],
         rows in 1..6usize,
     ) {
         let mut world = World::new(keep);

@@ -4,26 +4,9 @@ use contacts::queue::{Depth, Depths};
 use contacts::{Lane, Micros};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::DELIVERY_LIMIT;
+use migrations::sqlite::QUEUE_STEPS;
 
-/// The statements that lead from one version of `queue.db` (`PRAGMA user_version`) to the next. Append only.
-const STEPS: [&str; 1] = ["
-    CREATE TABLE job (
-        seq        INTEGER PRIMARY KEY AUTOINCREMENT,
-        lane       TEXT    NOT NULL,
-        due_at     INTEGER NOT NULL,            -- microseconds since the epoch
-        deliveries INTEGER NOT NULL DEFAULT 0,  -- how often it was claimed
-        claimed    INTEGER NOT NULL DEFAULT 0,
-        body       BLOB    NOT NULL
-    );
-    CREATE INDEX job_by_due ON job (claimed, lane, due_at, seq);
-    CREATE TABLE dead (
-        seq    INTEGER PRIMARY KEY AUTOINCREMENT,
-        lane   TEXT    NOT NULL,
-        reason TEXT    NOT NULL,
-        body   BLOB    NOT NULL
-    );
-"];
+use crate::DELIVERY_LIMIT;
 
 const TO_DEAD: &str = "INSERT INTO dead (lane, reason, body)
     SELECT lane, 'delivered ' || deliveries || ' times and never settled', body FROM job";
@@ -51,13 +34,13 @@ fn instant(at: Micros) -> i64 {
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<Result<(), u32>> {
     let transaction = connection.transaction()?;
     let version: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version as usize > STEPS.len() {
+    if version as usize > QUEUE_STEPS.len() {
         return Ok(Err(version));
     }
-    for step in &STEPS[version as usize..] {
+    for step in &QUEUE_STEPS[version as usize..] {
         transaction.execute_batch(step)?;
     }
-    transaction.execute_batch(&format!("PRAGMA user_version = {}", STEPS.len()))?;
+    transaction.execute_batch(&format!("PRAGMA user_version = {}", QUEUE_STEPS.len()))?;
     transaction.commit()?;
     Ok(Ok(()))
 }
