@@ -136,7 +136,7 @@ pub struct Bridge {
     namespace: String,
     stop: CancellationToken,
     running: Option<JoinHandle<anyhow::Result<()>>>,
-    _data: Arc<tempfile::TempDir>,
+    data: Arc<tempfile::TempDir>,
 }
 
 /// How a bridge is set up.
@@ -157,7 +157,7 @@ impl Bridge {
     pub async fn set_up(setup: Setup<'_>, crm: &Crm) -> Bridge {
         process::tls::install_provider();
         let data = match setup.beside {
-            Some(other) => other._data.clone(),
+            Some(other) => other.data.clone(),
             None => Arc::new(tempfile::tempdir().expect("a temporary folder")),
         };
         let namespace = setup.beside.map_or_else(|| format!("it{:010x}", rand::random::<u64>() >> 24), |other| other.namespace.clone());
@@ -189,7 +189,7 @@ impl Bridge {
             namespace,
             stop,
             running: Some(running),
-            _data: data,
+            data,
         };
         until("the admin listener answers", || async {
             bridge.http.get(format!("{}/healthz", bridge.admin)).send().await.is_ok()
@@ -247,6 +247,23 @@ impl Bridge {
     pub async fn account(&self) -> AccountId {
         let ids = account_ids(&*self.store, 10).await.expect("accounts");
         ids.first().expect("an account").clone()
+    }
+
+    /// Where the embedded store lies.
+    pub fn folder(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Every key of this bridge in Redis, with its serialised value.
+    pub async fn redis_dump(&self) -> Vec<(String, Vec<u8>)> {
+        let client = redis::Client::open(redis_url()).expect("a Redis URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+        let mut found = Vec::new();
+        for key in scan(&mut connection, &format!("*:{}:*", self.namespace)).await {
+            let value: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut connection).await.expect("a value");
+            found.push((String::from_utf8_lossy(&key).into_owned(), value));
+        }
+        found
     }
 
     /// Stops and waits.
