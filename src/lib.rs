@@ -10,4 +10,5 @@ pub mod front;
 pub mod integrations;
 pub mod sampling;
 pub mod server;
+pub mod starting;
 pub mod status;

@@ -163,5 +163,11 @@ fn describe() {
     counter!("snapbridge_dead_letters_total", "Work given up, by kind");
     counter!("snapbridge_dirty_overflow_total", "Dirty sets that were full");
     counter!("snapbridge_sweep_rings_total", "Jobs the sweep rang for");
+    counter!("snapbridge_queue_publishes_total", "Publishes to the broker by outcome");
+    counter!("snapbridge_queue_disconnects_total", "Connections to the broker that ended or could not be made, by role");
+    counter!("snapbridge_queue_redeclared_total", "Queues and exchanges that were missing on the broker and declared again");
+    counter!("snapbridge_queue_unsettled_total", "Deliveries whose connection was lost before they were settled");
+    counter!("snapbridge_redis_timeouts_total", "Commands that Redis did not answer in time, by connection");
+    counter!("snapbridge_redis_connections_replaced_total", "Connections to Redis given up as silent, by connection");
     counter!("snapbridge_panics_total", "Requests that panicked");
 }

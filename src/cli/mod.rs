@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod health;
 mod manage;
 mod serve;
 
@@ -93,6 +94,14 @@ enum Command {
         /// Accounts to show at most
         #[arg(long, value_name = "N", default_value_t = 100)]
         accounts: usize,
+    },
+    /// Whether the process beside this one is ready: 0 if its /readyz answers 200, else 1
+    ///
+    /// For health checks of containers, which have no other tool.
+    Health {
+        /// Its admin listener [default: http.admin_listen of the settings, on this machine]
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
     },
     /// Key files
     Keys {
@@ -208,6 +217,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Status { json, data, accounts } => manage::status(config, json, data, accounts).await,
+        Command::Health { url } => health::check(config, url.as_deref()).await,
         Command::Keys { command: KeysCommand::New { file } } => manage::new_keys(&file),
     }
 }

@@ -7,6 +7,7 @@ use process::telemetry::{self, Metrics};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, settings};
+use crate::starting::Starting;
 use crate::wiring::{self, Defaults, Listeners, Parts, Role};
 
 pub async fn up(config: Option<&Path>, data: PathBuf) -> Result<(), Failure> {
@@ -42,7 +43,9 @@ async fn role(
     process::stop::on_signals(stop.clone()).map_err(anyhow::Error::from)?;
     let metrics = Metrics::install().map_err(anyhow::Error::from)?;
     let listeners = Listeners::bind(&settings, which).await?;
-    let parts = wiring::until_ready(|| Parts::build(settings.clone(), &defaults, folder), &stop).await?;
-    let Some(parts) = parts else { return Ok(()) };
+    let starting = Starting::serve(&listeners, &settings, which).map_err(anyhow::Error::from)?;
+    let parts = wiring::until_ready(|| Parts::build(settings.clone(), &defaults, folder), &stop).await;
+    starting.end().await;
+    let Some(parts) = parts? else { return Ok(()) };
     Ok(wiring::run(parts, which, listeners, metrics, stop).await?)
 }

@@ -18,35 +18,52 @@ use crate::slice::{Ended, Slice, SliceError};
 /// How long a body that a newer version wrote is put off.
 const NEWER_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a worker whose stop grace is over may take to hand over what it abandons.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// What a slice in hand must heed.
+#[derive(Clone, Default)]
+struct Halt {
+    /// End at the next page.
+    stop: CancellationToken,
+    /// Give up the page in hand, too, and hand over.
+    abandon: CancellationToken,
+    /// Not even that: the delivery comes again, to somebody else, and the lease runs out.
+    leave: CancellationToken,
+}
+
 /// Runs a worker until `stop`: consumer, sweep, and the drain of the queue's dead jobs. Returns when the slices in hand
-/// have ended, or have been abandoned after the stop grace; what was abandoned is delivered again.
+/// have ended; the pages that outlast the stop grace are abandoned, and whoever goes on reads them again.
 pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
     let mut consumer = deps.queue.consume(&Lane::ALL, deps.policy.slots).await?;
     let sweeping = tokio::spawn(crate::sweep::run(deps.clone(), stop.clone()));
     let slices = TaskTracker::new();
-    let abandon = CancellationToken::new();
+    let halt = Halt { stop: stop.clone(), ..Halt::default() };
     loop {
         let delivery = tokio::select! {
             () = stop.cancelled() => break,
             delivery = consumer.next() => delivery,
         };
         let Some(delivery) = delivery else { break };
-        let (deps, stop, abandon) = (deps.clone(), stop.clone(), abandon.clone());
+        let (deps, halt) = (deps.clone(), halt.clone());
         slices.spawn(async move {
             let _in_flight = InFlight::new();
             tokio::select! {
-                // A delivery dropped here comes again, to somebody else; the lease runs out.
-                () = abandon.cancelled() => {}
-                () = handle(&deps, delivery, &stop) => {}
+                () = halt.leave.cancelled() => {}
+                () = handle(&deps, delivery, &halt) => {}
             }
         });
     }
     consumer.stop().await;
     slices.close();
     if tokio::time::timeout(deps.policy.stop_grace, slices.wait()).await.is_err() {
-        tracing::warn!(slices = slices.len(), "slices did not end within the stop grace and are abandoned");
-        abandon.cancel();
-        slices.wait().await;
+        tracing::warn!(slices = slices.len(), "slices did not end within the stop grace; their pages are abandoned");
+        halt.abandon.cancel();
+        if tokio::time::timeout(HAND_OVER, slices.wait()).await.is_err() {
+            tracing::warn!(slices = slices.len(), "slices could not be handed over; they go on when their leases run out");
+            halt.leave.cancel();
+            slices.wait().await;
+        }
     }
     sweeping.abort();
     Ok(())
@@ -68,7 +85,7 @@ impl Drop for InFlight {
     }
 }
 
-async fn handle(deps: &Deps, delivery: Delivery, stop: &CancellationToken) {
+async fn handle(deps: &Deps, delivery: Delivery, halt: &Halt) {
     let how = match delivery.job() {
         Err(Unreadable::Newer(version)) => {
             tracing::warn!(version, "a job of a newer version is put off");
@@ -80,7 +97,7 @@ async fn handle(deps: &Deps, delivery: Delivery, stop: &CancellationToken) {
         },
         Ok(job) => {
             let job = job.clone();
-            take(deps, &job, stop).await
+            take(deps, &job, halt).await
         }
     };
     crash::point("before_ack");
@@ -91,7 +108,7 @@ async fn handle(deps: &Deps, delivery: Delivery, stop: &CancellationToken) {
 }
 
 /// Begins a job and runs its slice.
-async fn take(deps: &Deps, job: &Job, stop: &CancellationToken) -> Settle {
+async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     let now = deps.clock.now();
     let times = &deps.policy.times;
     let begun = work::update(&*deps.store, &job.account, times, |work| {
@@ -102,7 +119,7 @@ async fn take(deps: &Deps, job: &Job, stop: &CancellationToken) -> Settle {
         Ok(Begin::Started { fence, failed }) => {
             crash::point("after_begin");
             count(job.kind, "started");
-            slice(deps, job, fence, failed + 1, stop).await
+            slice(deps, job, fence, failed + 1, halt).await
         }
         Ok(Begin::Superseded) => {
             count(job.kind, "superseded");
@@ -124,13 +141,13 @@ async fn take(deps: &Deps, job: &Job, stop: &CancellationToken) -> Settle {
     }
 }
 
-async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, stop: &CancellationToken) -> Settle {
+async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, halt: &Halt) -> Settle {
     let account = match accounts::get(&*deps.store, &job.account).await {
         Ok(account) => account,
         Err(error) => return store_failed(deps, job, error),
     };
     let (result, ready) = match &account {
-        Some(account) => run_slice(deps, account, job.kind, fence, stop).await,
+        Some(account) => run_slice(deps, account, job.kind, fence, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
         None => (Ok(Ended::Done), false),
     };
@@ -197,13 +214,16 @@ async fn run_slice(
     account: &Account,
     kind: Kind,
     fence: Fence,
-    stop: &CancellationToken,
+    halt: &Halt,
 ) -> (Result<Ended, SliceError>, bool) {
-    let mut slice = match Slice::open(deps, account, fence, stop).await {
+    let mut slice = match Slice::open(deps, account, fence, &halt.stop).await {
         Ok(slice) => slice,
         Err(error) => return (Err(error), false),
     };
-    let result = slice.run(kind).await;
+    let result = tokio::select! {
+        result = slice.run(kind) => result,
+        () = halt.abandon.cancelled() => Ok(Ended::More),
+    };
     slice.rest().await;
     (result, slice.is_ready())
 }

@@ -6,7 +6,7 @@
 //! 1. [`Ledger::take`] with the limits that the call counts against → [`Taken::Slots`] or [`Taken::Wait`] until a time.
 //! 2. Send each call before `send_by`. A slot that will not be used goes back with [`Ledger::give_back`].
 //! 3. [`Ledger::finish`] when the reply (or the failure) is in.
-//! 4. A 429, a quota or a "remaining: 0" header becomes [`Ledger::hold`].
+//! 4. A 429 or a used-up quota becomes [`Ledger::hold`], a "remaining: 0" header [`Ledger::none_left`].
 //!
 //! Why a limit is never exceeded, whatever the network does: the CRM counts a call somewhere between our sending it and
 //! our having its reply. A slot of a window is free again only one window length after the *reply*, so any stretch of
@@ -129,6 +129,9 @@ pub const EVERYTHING: &str = "*";
 
 /// A window's log is kept in steps of this fraction of its length.
 const STEPS: u64 = 500;
+/// How much longer than its window a finished call stays in the log, at most: a reply says what the window held when
+/// the CRM worked it out, which is a while ago when it is read.
+const MEMORY: Duration = Duration::from_secs(5);
 /// Bulk is spread over stretches of at least this length.
 const PACE: Duration = Duration::from_secs(1);
 
@@ -329,6 +332,24 @@ impl Budget {
         }
     }
 
+    /// The reply to a call sent at `asked_at` said that nothing is left of a limit before `until`. If the calls counted
+    /// here fill the window, that is no news, and the log knows to the millisecond when the next one is free, while
+    /// headers speak in whole seconds. Otherwise others have used it up: hold it. Says whether it is held.
+    pub fn none_left(&mut self, limit: &Limit, asked_at: Micros, until: Micros) -> bool {
+        let (explained, quota) = match limit.kind {
+            LimitKind::Window { length, max } => {
+                let ours = self.counted(&limit.name, asked_at.minus(length)) + self.out(&limit.name, false);
+                (ours >= u64::from(max), false)
+            }
+            LimitKind::Concurrency { .. } => (false, false),
+            LimitKind::Quota { .. } => (false, true),
+        };
+        if !explained {
+            self.hold(&limit.name, until, quota);
+        }
+        !explained
+    }
+
     /// What is left of each limit now.
     pub fn left(&self, limits: &[Limit], now: Micros) -> Vec<Left> {
         limits
@@ -378,16 +399,7 @@ impl Budget {
     fn free(&self, charge: &Charge, class: Class, now: Micros) -> (u64, Micros) {
         let cost = u64::from(charge.cost);
         let used = self.limits.get(&charge.limit.name);
-        let out: u64 = self
-            .leases
-            .iter()
-            .filter(|lease| {
-                !lease.counted || matches!(charge.limit.kind, LimitKind::Concurrency { .. })
-            })
-            .flat_map(|lease| lease.costs.iter().map(|cost| (lease.slots, cost)))
-            .filter(|(_, (name, ..))| *name == charge.limit.name)
-            .map(|(slots, (_, cost, _))| u64::from(slots) * u64::from(*cost))
-            .sum();
+        let out = self.out(&charge.limit.name, matches!(charge.limit.kind, LimitKind::Concurrency { .. }));
         match charge.limit.kind {
             LimitKind::Concurrency { max } => (
                 u64::from(max).saturating_sub(out),
@@ -410,12 +422,7 @@ impl Budget {
             LimitKind::Window { length, max } => {
                 let from = now.0.saturating_sub(micros(length));
                 let log = used.map(|used| &used.log);
-                let counted: u64 = log.map_or(0, |log| {
-                    log.iter()
-                        .filter(|(at, _)| *at > from)
-                        .map(|(_, cost)| u64::from(*cost))
-                        .sum()
-                });
+                let counted = self.counted(&charge.limit.name, Micros(from));
                 let mut free = u64::from(max).saturating_sub(counted + out);
                 // A call that costs more than the whole limit would wait for ever: it goes when the window is empty.
                 if counted + out == 0 {
@@ -458,6 +465,23 @@ impl Budget {
         }
     }
 
+    /// What was answered after `from`.
+    fn counted(&self, limit: &str, from: Micros) -> u64 {
+        let log = self.limits.get(limit).into_iter().flat_map(|used| &used.log);
+        log.filter(|(at, _)| *at > from.0).map(|(_, cost)| u64::from(*cost)).sum()
+    }
+
+    /// What is taken and not answered yet; `ever`: also what counts as answered although nobody finished it.
+    fn out(&self, limit: &str, ever: bool) -> u64 {
+        self.leases
+            .iter()
+            .filter(|lease| ever || !lease.counted)
+            .flat_map(|lease| lease.costs.iter().map(|cost| (lease.slots, cost)))
+            .filter(|(_, (name, ..))| name == limit)
+            .map(|(slots, (_, cost, _))| u64::from(slots) * u64::from(*cost))
+            .sum()
+    }
+
     /// Counts `calls` calls as answered at `at`.
     fn count(&mut self, costs: &[(String, u32, u64)], calls: u32, at: Micros) {
         for (name, cost, length) in costs {
@@ -469,7 +493,7 @@ impl Budget {
             let rounded = at.0.div_ceil(step) * step;
             let cost = cost.saturating_mul(calls);
             let log = &mut self.limits.entry(name.clone()).or_default().log;
-            let from = at.0.saturating_sub(*length);
+            let from = at.0.saturating_sub(*length + (*length).min(micros(MEMORY)));
             while log.front().is_some_and(|(at, _)| *at <= from) {
                 log.pop_front();
             }
@@ -572,6 +596,11 @@ impl<D: Documents + ?Sized> Ledger<D> {
     ) -> StoreResult<()> {
         self.change(scope, |budget| budget.hold(limit, until, quota))
             .await
+    }
+
+    /// See [`Budget::none_left`].
+    pub async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
+        self.change(scope, |budget| budget.none_left(limit, asked_at, until)).await
     }
 
     pub async fn left(&self, scope: &str, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contacts::ledger::{Ask, Charge, Class, LeaseId, Ledger, LimitKind, Taken, Times};
+use contacts::ledger::{Ask, Charge, Class, LeaseId, Ledger, Limit, LimitKind, Taken, Times};
 use contacts::ports::{Documents, StoreResult};
 use contacts::{Clock, ErrorKind, Micros};
 use governor::clock::{Clock as _, DefaultClock};
@@ -24,6 +24,7 @@ pub trait Budgets: Send + Sync {
     async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()>;
     async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()>;
     async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()>;
+    async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool>;
 }
 
 #[async_trait]
@@ -42,6 +43,10 @@ impl<D: Documents + ?Sized> Budgets for Ledger<D> {
 
     async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
         Ledger::hold(self, scope, limit, until, quota).await
+    }
+
+    async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
+        Ledger::none_left(self, scope, limit, asked_at, until).await
     }
 }
 
@@ -105,6 +110,8 @@ impl std::fmt::Debug for Pacer {
 
 /// Most slots taken ahead.
 const MOST_AHEAD: u32 = 10;
+/// One of these parts of a window may be taken ahead by one process.
+const WINDOW_PARTS: u32 = 200;
 /// A slot is not used in the last moment before it lapses.
 const MARGIN: Duration = Duration::from_millis(50);
 /// An interactive waiter asks again this often, so that its want stands.
@@ -234,6 +241,19 @@ impl Pacer {
             .map_err(store_down)
     }
 
+    /// A reply to a call with these charges, sent at `asked_at`, said that nothing is left of a limit.
+    pub(crate) async fn none_left(&self, hold: &Hold, charges: &[Charge], asked_at: Micros) -> CrmResult<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        let Some(charge) = charges.iter().find(|charge| charge.limit.name == hold.limit) else {
+            return self.hold(hold).await;
+        };
+        let held = inner.budgets.none_left(&inner.scope, &charge.limit, asked_at, hold.until).await.map_err(store_down)?;
+        if held {
+            self.rest().await;
+        }
+        Ok(())
+    }
+
     /// Gives back what was taken ahead and not used. Call it when the work is over; otherwise it lapses by itself.
     pub async fn rest(&self) {
         let Some(inner) = &self.inner else { return };
@@ -293,24 +313,18 @@ impl Inner {
         }
     }
 
-    /// How many slots to take at once: what the limits would allow within a second, if no one else is kept from working.
+    /// How many slots to take at once. What lies here unused is missing elsewhere, and a process that dies takes it along
+    /// for seconds: a small part of a window, and one at a time where that is less than one.
     fn ahead(&self, charges: &[Charge]) -> u32 {
         if self.class == Class::Interactive {
             return 1;
         }
-        let per_second = charges
-            .iter()
-            .filter(|charge| charge.cost > 0)
-            .map(|charge| match charge.limit.kind {
-                LimitKind::Concurrency { .. } => 1,
-                LimitKind::Quota { .. } => MOST_AHEAD,
-                LimitKind::Window { length, max } => {
-                    let per_second = f64::from(max / charge.cost.max(1)) / length.as_secs_f64().max(0.001);
-                    // A quarter of it, so that several workers can share a limit.
-                    (per_second / 4.0).min(f64::from(MOST_AHEAD)) as u32
-                }
-            });
-        per_second.min().unwrap_or(1).clamp(1, MOST_AHEAD)
+        let most = charges.iter().filter(|charge| charge.cost > 0).map(|charge| match charge.limit.kind {
+            LimitKind::Concurrency { .. } => 1,
+            LimitKind::Quota { .. } => MOST_AHEAD,
+            LimitKind::Window { max, .. } => max / charge.cost.max(1) / WINDOW_PARTS,
+        });
+        most.min().unwrap_or(1).clamp(1, MOST_AHEAD)
     }
 
     /// Spreads bulk calls of this process over each window instead of spending it in one burst.

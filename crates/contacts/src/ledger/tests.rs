@@ -249,6 +249,35 @@ fn a_hold_stops_its_limit_and_a_longer_one_wins() {
 }
 
 #[test]
+fn nothing_left_holds_only_what_our_own_calls_do_not_explain() {
+    let length = Duration::from_secs(1);
+    let charges = [window(3, length)];
+    let mut budget = Budget::default();
+    let start = Micros::from_secs(1_000);
+    let call = |budget: &mut Budget, at: Micros| {
+        let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), at) else { panic!("free") };
+        budget.finish(lease, 1, at.plus(Duration::from_millis(10)));
+    };
+    let held = |budget: &mut Budget, asked_at: Micros| {
+        budget.none_left(&charges[0].limit, asked_at, asked_at.plus(Duration::from_secs(9)))
+    };
+    for ms in [0, 100, 200] {
+        call(&mut budget, start.plus(Duration::from_millis(ms)));
+    }
+    // All three were ours, also if the reply is read when the first of them is free again.
+    assert!(!held(&mut budget, start.plus(Duration::from_millis(200))));
+    let later = start.plus(Duration::from_millis(1_020));
+    call(&mut budget, later);
+    assert!(!held(&mut budget, start.plus(Duration::from_millis(200))));
+    // A window with two of ours was filled by somebody else.
+    assert!(held(&mut budget, start.plus(Duration::from_millis(1_250))));
+    assert!(matches!(
+        budget.take(&ask(&charges, 1, Class::Interactive), start.plus(Duration::from_secs(8))),
+        Taken::Wait { quota: false, .. }
+    ));
+}
+
+#[test]
 fn concurrency_frees_on_finish_and_after_the_call_timeout_of_a_dead_taker() {
     let limit = Limit {
         name: "one".into(),

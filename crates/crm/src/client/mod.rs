@@ -209,14 +209,15 @@ impl Client {
         let scope = scope(names);
 
         let settings = &self.http.settings;
-        let mut stops = holds(spec, &reply, &scope, settings, now);
+        for none_left in holds(spec, &reply, &scope, settings, now) {
+            self.pacer.none_left(&none_left, &charges, asked_at).await?;
+        }
         let scrub = |text: &str| self.scrub(text, session);
         let judged = judge(spec, call.tests, &reply, &scope, settings, &scrub, now);
         if let Err(error) = &judged {
-            stops.extend(self.connector.hold_for(error.kind, call.operation));
-        }
-        for stop in &stops {
-            self.pacer.hold(stop).await?;
+            for stop in self.connector.hold_for(error.kind, call.operation) {
+                self.pacer.hold(&stop).await?;
+            }
         }
         judged.map(|judged| Answer {
             reply,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use contacts::ledger::{Ask, Budget, Class, LeaseId, Taken, Times};
+use contacts::ledger::{Ask, Budget, Class, LeaseId, Limit, Taken, Times};
 use contacts::ports::{StoreErrorKind, StoreResult};
 use contacts::{ErrorKind, Micros, StoreError, SystemClock};
 use crm::{Budgets, Client, ClientSettings, Pacer, Patience};
@@ -48,6 +48,10 @@ impl Budgets for Memory {
 
     async fn hold(&self, _: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
         self.with(|budget| budget.hold(limit, until, quota))
+    }
+
+    async fn none_left(&self, _: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
+        self.with(|budget| budget.none_left(limit, asked_at, until))
     }
 }
 

@@ -1,0 +1,181 @@
+//! What the full write rule costs in Redis, as ratios within one run: commits of 100 rows through the store's port
+//! against pipelines of 100 plain HSETs of the same bodies. docs/performance.md explains and keeps figures.
+//!
+//! `cargo bench --bench writes`, with BENCH_CONTACTS (100000), BENCH_ROUNDS (7) and BENCH_FLIGHT (4) in the environment.
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::ensure;
+use contacts::keys::Keys;
+use contacts::ports::{Commit, Committed, HeadChange};
+use contacts::record::Row;
+use contacts::{AccountId, Clock, Fence, Generation, Store, Stream, SystemClock};
+use futures::{StreamExt, TryStreamExt, stream};
+use redis::aio::ConnectionManager;
+
+use support::{COMMIT, RedisServer, machine, median, ratios, row, setting, spread};
+
+/// What a load is to the records that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Case {
+    New,
+    Changed,
+    Unchanged,
+}
+
+const CASES: [Case; 3] = [Case::New, Case::Changed, Case::Unchanged];
+
+/// Rows per second, a round each.
+#[derive(Default)]
+struct Rates {
+    plain: Vec<f64>,
+    rule: Vec<f64>,
+    rule_without_keys: Vec<f64>,
+}
+
+fn main() -> anyhow::Result<()> {
+    if !support::asked_for() {
+        println!("run this with `cargo bench --bench writes`");
+        return Ok(());
+    }
+    process::tls::install_provider();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
+    let contacts = setting("BENCH_CONTACTS", 100_000)?.max(COMMIT).next_multiple_of(COMMIT);
+    let rounds = setting("BENCH_ROUNDS", 7)?.max(1);
+    let flight = setting("BENCH_FLIGHT", 4)?.max(1) as usize;
+    let redis = RedisServer::start().await?;
+    println!("{}; Redis {}", machine(), redis.info("redis_version").await?);
+    let url: store::StoreUrl = redis.url().parse()?;
+    store::migrate(&url, "bench", false).await?;
+    let store = store::connect(&url, "bench", store::RedisSettings::default(), Arc::new(SystemClock)).await?;
+    let writer = Writer { store, plain: ConnectionManager::new(redis.client()?).await?, flight };
+    let keys = snapbridge::wiring::throwaway_keys()?;
+
+    let mut rates: [Rates; CASES.len()] = Default::default();
+    for round in 0..=rounds {
+        let (with, without) = (store::suite::any_account(), store::suite::any_account());
+        let plain = format!("plain:{round}");
+        for account in [&with, &without] {
+            writer.store.open(account, Stream::Contacts, Fence(1), Generation::random()).await?;
+        }
+        for (case, rates) in CASES.into_iter().zip(&mut rates) {
+            let rows = rows(&keys, &with, contacts, case);
+            let bare = rows.iter().map(|row| Row { keys: Vec::new(), ..row.clone() }).collect();
+            let per_second = |began: Instant| contacts as f64 / began.elapsed().as_secs_f64();
+
+            let loads = pipelines(&plain, &rows);
+            let began = Instant::now();
+            writer.hset(loads).await?;
+            let plain = per_second(began);
+
+            let commits = commits(rows);
+            let began = Instant::now();
+            let done = writer.commit(&with, commits).await?;
+            let rule = per_second(began);
+            check(case, contacts, done)?;
+
+            let commits = self::commits(bare);
+            let began = Instant::now();
+            let done = writer.commit(&without, commits).await?;
+            let rule_without_keys = per_second(began);
+            check(case, contacts, done)?;
+
+            // The first round only warms.
+            if round > 0 {
+                rates.plain.push(plain);
+                rates.rule.push(rule);
+                rates.rule_without_keys.push(rule_without_keys);
+            }
+        }
+        for account in [&with, &without] {
+            writer.store.drop_snapshot(account, Stream::Contacts).await?;
+        }
+        let mut connection = writer.plain.clone();
+        redis::cmd("UNLINK").arg(&plain).exec_async(&mut connection).await?;
+    }
+    report(&rates);
+    Ok(())
+}
+
+struct Writer {
+    store: Arc<dyn Store>,
+    plain: ConnectionManager,
+    /// Batches on their way at a time.
+    flight: usize,
+}
+
+impl Writer {
+    async fn hset(&self, loads: Vec<redis::Pipeline>) -> anyhow::Result<()> {
+        let send = |load: redis::Pipeline| async move {
+            let mut connection = self.plain.clone();
+            load.query_async::<()>(&mut connection).await
+        };
+        Ok(stream::iter(loads).map(send).buffer_unordered(self.flight).try_collect().await?)
+    }
+
+    async fn commit(&self, account: &AccountId, commits: Vec<Commit>) -> anyhow::Result<Committed> {
+        let send = |commit: Commit| async move { self.store.commit(account, Stream::Contacts, &commit).await };
+        let sum = |sum: Committed, one: Committed| async move {
+            Ok(Committed { written: sum.written + one.written, same: sum.same + one.same, ..one })
+        };
+        Ok(stream::iter(commits).map(send).buffer_unordered(self.flight).try_fold(Committed::default(), sum).await?)
+    }
+}
+
+/// Observed anew each time; changed ones have other content.
+fn rows(keys: &Keys, account: &AccountId, contacts: u64, case: Case) -> Vec<Row> {
+    let version = if case == Case::New { 1 } else { 2 };
+    (0..contacts).map(|n| row(keys, account, n, version)).collect()
+}
+
+fn pipelines(key: &str, rows: &[Row]) -> Vec<redis::Pipeline> {
+    let pipeline = |rows: &[Row]| {
+        let mut pipeline = redis::Pipeline::with_capacity(rows.len());
+        for row in rows {
+            pipeline.hset(key, &row.id, &row.body).ignore();
+        }
+        pipeline
+    };
+    rows.chunks(COMMIT as usize).map(pipeline).collect()
+}
+
+fn commits(rows: Vec<Row>) -> Vec<Commit> {
+    let commit = |rows: &[Row]| Commit {
+        fence: Fence(1),
+        now: SystemClock.now(),
+        rows: rows.to_vec(),
+        removals: Vec::new(),
+        head: HeadChange::default(),
+    };
+    rows.chunks(COMMIT as usize).map(commit).collect()
+}
+
+fn check(case: Case, contacts: u64, done: Committed) -> anyhow::Result<()> {
+    let counted = if case == Case::Unchanged { done.same } else { done.written };
+    ensure!(u64::from(counted) == contacts, "{case:?}: {done:?}");
+    Ok(())
+}
+
+fn report(rates: &[Rates]) {
+    println!("rows/s; of the plain HSETs' rate: median (least … most)");
+    for (case, rates) in CASES.into_iter().zip(rates) {
+        println!(
+            "{:10}  plain HSET {:8.0}   write rule {:8.0}: {}   without lookup keys {:8.0}: {}",
+            format!("{case:?}"),
+            median(&rates.plain),
+            median(&rates.rule),
+            spread(&ratios(&rates.rule, &rates.plain)),
+            median(&rates.rule_without_keys),
+            spread(&ratios(&rates.rule_without_keys, &rates.plain))
+        );
+    }
+    let share = median(&ratios(&rates[0].rule, &rates[0].plain));
+    println!("a load of new rows: {share:.2}, goal at least 0.3: {}", if share >= 0.3 { "met" } else { "MISSED" });
+}
