@@ -43,7 +43,10 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     process::tls::install_provider();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run())
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(run())
 }
 
 async fn run() -> anyhow::Result<()> {
@@ -55,7 +58,11 @@ async fn run() -> anyhow::Result<()> {
     let url: store::StoreUrl = redis.url().parse()?;
     store::migrate(&url, "bench", false).await?;
     let store = store::connect(&url, "bench", store::RedisSettings::default(), Arc::new(SystemClock)).await?;
-    let writer = Writer { store, plain: ConnectionManager::new(redis.client()?).await?, flight };
+    let writer = Writer {
+        store,
+        plain: ConnectionManager::new(redis.client()?).await?,
+        flight,
+    };
     let keys = snapbridge::wiring::throwaway_keys()?;
 
     let mut rates: [Rates; CASES.len()] = Default::default();
@@ -63,11 +70,20 @@ async fn run() -> anyhow::Result<()> {
         let (with, without) = (store::suite::any_account(), store::suite::any_account());
         let plain = format!("plain:{round}");
         for account in [&with, &without] {
-            writer.store.open(account, Stream::Contacts, Fence(1), Generation::random()).await?;
+            writer
+                .store
+                .open(account, Stream::Contacts, Fence(1), Generation::random())
+                .await?;
         }
         for (case, rates) in CASES.into_iter().zip(&mut rates) {
             let rows = rows(&keys, &with, contacts, case);
-            let bare = rows.iter().map(|row| Row { keys: Vec::new(), ..row.clone() }).collect();
+            let bare = rows
+                .iter()
+                .map(|row| Row {
+                    keys: Vec::new(),
+                    ..row.clone()
+                })
+                .collect();
             let per_second = |began: Instant| contacts as f64 / began.elapsed().as_secs_f64();
 
             let loads = pipelines(&plain, &rows);
@@ -117,15 +133,27 @@ impl Writer {
             let mut connection = self.plain.clone();
             load.query_async::<()>(&mut connection).await
         };
-        Ok(stream::iter(loads).map(send).buffer_unordered(self.flight).try_collect().await?)
+        Ok(stream::iter(loads)
+            .map(send)
+            .buffer_unordered(self.flight)
+            .try_collect()
+            .await?)
     }
 
     async fn commit(&self, account: &AccountId, commits: Vec<Commit>) -> anyhow::Result<Committed> {
         let send = |commit: Commit| async move { self.store.commit(account, Stream::Contacts, &commit).await };
         let sum = |sum: Committed, one: Committed| async move {
-            Ok(Committed { written: sum.written + one.written, same: sum.same + one.same, ..one })
+            Ok(Committed {
+                written: sum.written + one.written,
+                same: sum.same + one.same,
+                ..one
+            })
         };
-        Ok(stream::iter(commits).map(send).buffer_unordered(self.flight).try_fold(Committed::default(), sum).await?)
+        Ok(stream::iter(commits)
+            .map(send)
+            .buffer_unordered(self.flight)
+            .try_fold(Committed::default(), sum)
+            .await?)
     }
 }
 
@@ -158,7 +186,11 @@ fn commits(rows: Vec<Row>) -> Vec<Commit> {
 }
 
 fn check(case: Case, contacts: u64, done: Committed) -> anyhow::Result<()> {
-    let counted = if case == Case::Unchanged { done.same } else { done.written };
+    let counted = if case == Case::Unchanged {
+        done.same
+    } else {
+        done.written
+    };
     ensure!(u64::from(counted) == contacts, "{case:?}: {done:?}");
     Ok(())
 }
@@ -177,5 +209,8 @@ fn report(rates: &[Rates]) {
         );
     }
     let share = median(&ratios(&rates[0].rule, &rates[0].plain));
-    println!("a load of new rows: {share:.2}, goal at least 0.3: {}", if share >= 0.3 { "met" } else { "MISSED" });
+    println!(
+        "a load of new rows: {share:.2}, goal at least 0.3: {}",
+        if share >= 0.3 { "met" } else { "MISSED" }
+    );
 }

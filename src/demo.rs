@@ -29,7 +29,10 @@ const INTEGRATION: &str = "demo";
 const ACCOUNT: &str = "demo";
 const TOKEN: &str = "demo-token";
 /// The fake CRM's limit, so that the build takes long enough to be watched.
-const LIMIT: RateLimit = RateLimit { max: 10, window: Duration::from_secs(1) };
+const LIMIT: RateLimit = RateLimit {
+    max: 10,
+    window: Duration::from_secs(1),
+};
 /// How long the edits may take to reach Talkdesk's side.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -73,7 +76,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let temporary = match &args.data {
         Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("snapbridge-demo-").tempdir().context("no temporary folder")?),
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("snapbridge-demo-")
+                .tempdir()
+                .context("no temporary folder")?,
+        ),
     };
     let data = match (&args.data, &temporary) {
         (Some(data), _) => data.clone(),
@@ -109,12 +117,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
     let parts = Parts::build(settings, &defaults, &data).await?;
     let (store, keys) = (parts.store.clone(), parts.keys.clone());
-    narrator.say(&format!("CRM      {crm_url}  a fake one: {} contacts, {LIMIT} calls allowed", args.contacts));
-    narrator.say(&format!("bridge   {bridge}  {}, {}", parts.store.describe(), parts.queue.describe()));
+    narrator.say(&format!(
+        "CRM      {crm_url}  a fake one: {} contacts, {LIMIT} calls allowed",
+        args.contacts
+    ));
+    narrator.say(&format!(
+        "bridge   {bridge}  {}, {}",
+        parts.store.describe(),
+        parts.queue.describe()
+    ));
 
     let serving = tokio::spawn(crm.clone().serve(crm_listener, stop.clone()));
     let running = tokio::spawn(wiring::run(parts, Role::Both, listeners, metrics, stop.clone()));
-    let play = Play { crm, bridge: bridge.clone(), store, keys, narrator: &narrator, contacts: args.contacts };
+    let play = Play {
+        crm,
+        bridge: bridge.clone(),
+        store,
+        keys,
+        narrator: &narrator,
+        contacts: args.contacts,
+    };
     let played = tokio::select! {
         played = play.run() => played,
         () = stop.cancelled() => Ok(None),
@@ -174,7 +196,9 @@ fn settings(args: &Args, crm_url: &str) -> anyhow::Result<Settings> {
 /// Brings a store and a queue that were named up to date; the embedded ones do so themselves.
 async fn prepare(settings: &Settings, defaults: &Defaults) -> anyhow::Result<()> {
     let url = defaults.store(settings)?;
-    store::migrate(&url, &settings.store.namespace, false).await.with_context(|| format!("the store at {url}"))?;
+    store::migrate(&url, &settings.store.namespace, false)
+        .await
+        .with_context(|| format!("the store at {url}"))?;
     let queue = defaults.queue(settings);
     if !queue.starts_with("sqlite:") {
         jobs::migrate(&queue, &settings.queue.namespace, false)
@@ -198,19 +222,28 @@ impl Play<'_> {
         let copy = Copy::default();
         let mut state = PlayerState::default();
 
-        self.narrator.step("1. a user activates the integration (auth_validation)");
+        self.narrator
+            .step("1. a user activates the integration (auth_validation)");
         self.activate().await?;
 
-        self.narrator.step("2. Talkdesk syncs for the first time, while the bridge is still fetching");
+        self.narrator
+            .step("2. Talkdesk syncs for the first time, while the bridge is still fetching");
         let first = self.sync(&mut state, &copy).await?;
-        self.narrator.say(&format!("   {} contacts in {} pages, {} s", first.distinct, first.pages, first.total_ms / 1_000));
+        self.narrator.say(&format!(
+            "   {} contacts in {} pages, {} s",
+            first.distinct,
+            first.pages,
+            first.total_ms / 1_000
+        ));
 
-        self.narrator.step("3. people edit contacts in the CRM; it tells the bridge by webhook");
+        self.narrator
+            .step("3. people edit contacts in the CRM; it tells the bridge by webhook");
         self.subscribe().await?;
         let edits = self.edit()?;
         self.narrator.say(&format!("   {edits}"));
 
-        self.narrator.step("4. Talkdesk syncs again, from its checkpoint: only what changed");
+        self.narrator
+            .step("4. Talkdesk syncs again, from its checkpoint: only what changed");
         let began = Instant::now();
         let mut later = Vec::new();
         let difference = loop {
@@ -222,10 +255,19 @@ impl Play<'_> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         };
         let delivered: u64 = later.iter().map(|run| run.contacts).sum();
-        self.narrator.say(&format!("   {delivered} contacts, there {:.1} s after the edits", began.elapsed().as_secs_f64()));
+        self.narrator.say(&format!(
+            "   {delivered} contacts, there {:.1} s after the edits",
+            began.elapsed().as_secs_f64()
+        ));
         let mut runs = vec![first];
         runs.extend(later);
-        Ok(Some(Report::new(&runs, &copy, difference, &self.crm.stats(ACCOUNT), began.elapsed())))
+        Ok(Some(Report::new(
+            &runs,
+            &copy,
+            difference,
+            &self.crm.stats(ACCOUNT),
+            began.elapsed(),
+        )))
     }
 
     async fn activate(&self) -> anyhow::Result<()> {
@@ -235,7 +277,10 @@ impl Play<'_> {
         let answer = client.post(&url).json(&auth).send().await.context("auth_validation")?;
         let status = answer.status();
         if !status.is_success() {
-            bail!("auth_validation answered {status}: {}", answer.text().await.unwrap_or_default());
+            bail!(
+                "auth_validation answered {status}: {}",
+                answer.text().await.unwrap_or_default()
+            );
         }
         Ok(())
     }
@@ -243,7 +288,10 @@ impl Play<'_> {
     async fn sync(&self, state: &mut PlayerState, copy: &Copy) -> anyhow::Result<RunSummary> {
         let url = Url::parse(&format!("{}/{INTEGRATION}/contact_sync", self.bridge))?;
         let auth = [("account", ACCOUNT), ("token", TOKEN)];
-        let auth = auth.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let auth = auth
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         let client = talkdesk::player::client(&url)?;
         let bar = self.bar(state.checkpoint.is_none());
         let shown = bar.clone();

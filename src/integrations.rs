@@ -7,10 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::keys::{Fingerprint, Keys};
-use contacts::ledger::{Class, Left, Ledger, Limit, Times};
+use contacts::ledger::{Class, Ledger, Left, Limit, Times};
 use contacts::reading::Narrowing;
 use contacts::{AccountId, Clock, ErrorKind, Store};
-use crm::{AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Pacer, Patience, Role};
+use crm::{
+    AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Pacer, Patience,
+    Role,
+};
 use parking_lot::Mutex;
 use process::settings::{self, Settings};
 use secrecy::{ExposeSecret, SecretString};
@@ -90,8 +93,17 @@ impl Integrations {
         clock: Arc<dyn Clock>,
         waiter: String,
     ) -> Result<Integrations, Problems> {
-        let times = Times { call_timeout: settings.crm.call_timeout, ..Times::default() };
-        let deps = Deps { ledger: Arc::new(Ledger::new(store)), keys, clock, times, waiter };
+        let times = Times {
+            call_timeout: settings.crm.call_timeout,
+            ..Times::default()
+        };
+        let deps = Deps {
+            ledger: Arc::new(Ledger::new(store)),
+            keys,
+            clock,
+            times,
+            waiter,
+        };
         let mut problems = Vec::new();
         let mut by_name = BTreeMap::new();
         for (name, integration) in &settings.integrations {
@@ -99,10 +111,21 @@ impl Integrations {
                 Ok(integration) => {
                     by_name.insert(name.clone(), Arc::new(integration));
                 }
-                Err(found) => problems.extend(found.into_iter().map(|problem| format!("integrations.{name}: {problem}"))),
+                Err(found) => problems.extend(
+                    found
+                        .into_iter()
+                        .map(|problem| format!("integrations.{name}: {problem}")),
+                ),
             }
         }
-        if problems.is_empty() { Ok(Integrations { by_name, clients: Mutex::default() }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Integrations {
+                by_name,
+                clients: Mutex::default(),
+            })
+        } else {
+            Err(problems)
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Integration>> {
@@ -132,7 +155,10 @@ pub fn connector_source(name: &str, folder: &Path) -> Result<(String, String), S
         };
     }
     let shipped: Vec<&str> = Connector::shipped_ids().collect();
-    Err(format!("there is no connector {name:?}: shipped are {}; a path of a file works too", shipped.join(", ")))
+    Err(format!(
+        "there is no connector {name:?}: shipped are {}; a path of a file works too",
+        shipped.join(", ")
+    ))
 }
 
 impl Integration {
@@ -157,15 +183,25 @@ impl Integration {
             problems.push("auth_type = \"none\" is not run yet: give the accounts credentials of their own".to_owned());
         }
         for field in settings.connection.keys() {
-            if !connector.fields().get(field).is_some_and(|known| known.source == FieldSource::Integration) {
+            if !connector
+                .fields()
+                .get(field)
+                .is_some_and(|known| known.source == FieldSource::Integration)
+            {
                 let known: Vec<&str> = connector
                     .fields()
                     .iter()
                     .filter(|(_, field)| field.source == FieldSource::Integration)
                     .map(|(name, _)| name.as_str())
                     .collect();
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                problems.push(format!("connection.{field} is not a value that the connector takes (it takes: {known})"));
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                problems.push(format!(
+                    "connection.{field} is not a value that the connector takes (it takes: {known})"
+                ));
             }
         }
         for (field, spec) in connector.fields() {
@@ -174,14 +210,19 @@ impl Integration {
                 problems.push(format!("connection.{field} is missing; the connector needs it"));
             }
         }
-        let Some(http) = http.filter(|_| problems.is_empty()) else { return Err(problems) };
+        let Some(http) = http.filter(|_| problems.is_empty()) else {
+            return Err(problems);
+        };
         Ok(Integration {
             name: name.to_owned(),
             title: connector.title().to_owned(),
             traits: Traits::of(&connector, settings.lag, settings.overlap),
             pace: Pace {
                 poll: settings.poll.unwrap_or(all.refresh.poll),
-                reconcile: settings.reconcile.or(connector.deletions().every).unwrap_or(all.refresh.reconcile),
+                reconcile: settings
+                    .reconcile
+                    .or(connector.deletions().every)
+                    .unwrap_or(all.refresh.reconcile),
                 jitter: all.refresh.jitter,
                 silence: all.refresh.quiet_webhooks,
             },
@@ -211,9 +252,17 @@ impl Integration {
     pub fn auth(&self, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let known = |(name, value): &(&String, &String)| {
             !value.is_empty()
-                && self.connector.fields().get(name.as_str()).is_some_and(|field| field.source == FieldSource::Auth)
+                && self
+                    .connector
+                    .fields()
+                    .get(name.as_str())
+                    .is_some_and(|field| field.source == FieldSource::Auth)
         };
-        given.iter().filter(known).map(|(name, value)| (name.clone(), value.clone())).collect()
+        given
+            .iter()
+            .filter(known)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     /// The first field that `auth` must have and has not.
@@ -230,7 +279,11 @@ impl Integration {
     /// The secrets of app-level webhooks; several are valid during a rotation.
     pub fn app_secrets(&self) -> Vec<SecretString> {
         let webhook = |name: &str| name == "webhook_secret" || name.starts_with("webhook_secret_");
-        self.app.iter().filter(|(name, _)| webhook(name)).map(|(_, secret)| secret.clone()).collect()
+        self.app
+            .iter()
+            .filter(|(name, _)| webhook(name))
+            .map(|(_, secret)| secret.clone())
+            .collect()
     }
 
     /// Changes whenever the connector's file does; part of checkpoints.
@@ -241,7 +294,9 @@ impl Integration {
     /// Whether a run over a lost generation may be narrowed to what changed since.
     pub fn narrowing(&self) -> Narrowing {
         if self.connector.updated_covers_all() {
-            Narrowing::Allowed { precision: self.connector.precision() }
+            Narrowing::Allowed {
+                precision: self.connector.precision(),
+            }
         } else {
             Narrowing::Never
         }
@@ -249,7 +304,10 @@ impl Integration {
 
     /// Asks the CRM whose credentials these are.
     pub async fn check(&self, auth: &BTreeMap<String, String>, class: Class) -> Result<Learned, CheckError> {
-        let failed = |error: CrmError| CheckError { kind: error.kind, message: process::chain(&error) };
+        let failed = |error: CrmError| CheckError {
+            kind: error.kind,
+            message: process::chain(&error),
+        };
         let canonical = self.connector.canonical(auth);
         let scope = self.deps.keys.budget_scope(self.connector.id(), &canonical.locator);
         let client = self.client(auth.clone(), &scope, class, "check").map_err(failed)?;
@@ -262,7 +320,11 @@ impl Integration {
             (false, true) => canonical.principal,
             (false, false) => checked.principal,
         };
-        let values = checked.learned.into_iter().map(|(name, value)| (name, value.into())).collect();
+        let values = checked
+            .learned
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
         Ok(Learned {
             site: canonical.locator.clone(),
             route: Some(checked.org.clone()),
@@ -276,7 +338,11 @@ impl Integration {
     /// Limits and what is left of them for one account.
     pub async fn budget_left(&self, account: &Account) -> Vec<Left> {
         let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        fields.extend(self.fixed.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        fields.extend(
+            self.fixed
+                .iter()
+                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned())),
+        );
         for (name, field) in self.connector.fields() {
             if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
                 fields.insert(name.clone(), default.clone());
@@ -284,19 +350,24 @@ impl Integration {
         }
         let limits: Vec<Limit> = self.connector.limits(&fields).unwrap_or_default();
         let now = self.deps.clock.now();
-        self.deps.ledger.left(&account.budget, &limits, now).await.unwrap_or_default()
+        self.deps
+            .ledger
+            .left(&account.budget, &limits, now)
+            .await
+            .unwrap_or_default()
     }
 
-    fn client(
-        &self,
-        auth: BTreeMap<String, String>,
-        budget: &str,
-        class: Class,
-        who: &str,
-    ) -> CrmResult<Client> {
+    fn client(&self, auth: BTreeMap<String, String>, budget: &str, class: Class, who: &str) -> CrmResult<Client> {
         let mut fields = auth;
-        fields.extend(self.fixed.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
-        let connection = Connection { fields, region: self.region.clone() };
+        fields.extend(
+            self.fixed
+                .iter()
+                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned())),
+        );
+        let connection = Connection {
+            fields,
+            region: self.region.clone(),
+        };
         let waiter = format!("{}|{who}|{:08x}", self.deps.waiter, rand::random::<u32>());
         let pacer = Pacer::new(
             self.deps.ledger.clone(),
@@ -307,20 +378,32 @@ impl Integration {
             waiter,
             self.deps.clock.clone(),
         );
-        Client::new(self.connector.clone(), self.http.clone(), &connection, pacer, self.deps.clock.clone())
+        Client::new(
+            self.connector.clone(),
+            self.http.clone(),
+            &connection,
+            pacer,
+            self.deps.clock.clone(),
+        )
     }
 
     fn source(&self, account: &Account) -> CrmResult<CrmSource> {
-        let auth = account.credentials.open(&self.deps.keys, &account.id).map_err(|error| {
-            CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
-        })?;
+        let auth = account
+            .credentials
+            .open(&self.deps.keys, &account.id)
+            .map_err(|error| {
+                CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
+            })?;
         let mut fields = auth;
         for (name, value) in &account.learned {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             fields.entry(name.clone()).or_insert(text);
         }
         let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
-        Ok(CrmSource { client, traits: self.traits.clone() })
+        Ok(CrmSource {
+            client,
+            traits: self.traits.clone(),
+        })
     }
 }
 

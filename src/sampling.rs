@@ -42,7 +42,12 @@ impl Sampler {
         integrations: Arc<Integrations>,
         clock: Arc<dyn Clock>,
     ) -> Sampler {
-        Sampler { store, queue, integrations, clock }
+        Sampler {
+            store,
+            queue,
+            integrations,
+            clock,
+        }
     }
 
     async fn once(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -85,8 +90,12 @@ impl Sampler {
     async fn budgets(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let mut least: BTreeMap<(String, String), f64> = BTreeMap::new();
         for id in account_ids(&*self.store, BUDGETS).await? {
-            let Some(account) = accounts::get(&*self.store, &id).await? else { continue };
-            let Some(integration) = self.integrations.get(&account.integration) else { continue };
+            let Some(account) = accounts::get(&*self.store, &id).await? else {
+                continue;
+            };
+            let Some(integration) = self.integrations.get(&account.integration) else {
+                continue;
+            };
             for left in integration.budget_left(&account).await {
                 let share = left.left as f64 / (left.max as f64).max(1.0);
                 let known = least.entry((account.connector.clone(), left.limit)).or_insert(share);
@@ -124,50 +133,134 @@ pub async fn account_ids(store: &dyn Store, limit: usize) -> Result<Vec<AccountI
 /// The help texts of all metrics.
 fn describe() {
     use metrics::{Unit, describe_counter as counter, describe_gauge as gauge, describe_histogram as histogram};
-    gauge!("snapbridge_queue_depth", "Jobs ready in a lane, as the broker counts them");
+    gauge!(
+        "snapbridge_queue_depth",
+        "Jobs ready in a lane, as the broker counts them"
+    );
     gauge!("snapbridge_queue_waiting", "Jobs in the wait queues");
-    gauge!("snapbridge_queue_dead", "Jobs the broker gave up on, not yet taken into the dead letters");
+    gauge!(
+        "snapbridge_queue_dead",
+        "Jobs the broker gave up on, not yet taken into the dead letters"
+    );
     gauge!("snapbridge_queue_up", "1 if the queue answers");
     gauge!("snapbridge_queue_blocked", "1 while the broker blocks publishers");
     gauge!("snapbridge_store_up", "1 if the store answers");
-    gauge!("snapbridge_backlog", "Tasks that are due, as the store's ledger of work counts them");
-    gauge!("snapbridge_oldest_seconds", Unit::Seconds, "How long the oldest due task of a lane has been due");
+    gauge!(
+        "snapbridge_backlog",
+        "Tasks that are due, as the store's ledger of work counts them"
+    );
+    gauge!(
+        "snapbridge_oldest_seconds",
+        Unit::Seconds,
+        "How long the oldest due task of a lane has been due"
+    );
     gauge!("snapbridge_in_flight", "Deliveries in hand in this process");
-    gauge!("snapbridge_snapshots", "Accounts that have been refreshed at least once");
-    gauge!("snapbridge_snapshot_age_seconds", Unit::Seconds, "Time since the stalest snapshot was refreshed");
-    gauge!("snapbridge_accounts_parked", "Accounts whose CRM no longer takes their credentials");
+    gauge!(
+        "snapbridge_snapshots",
+        "Accounts that have been refreshed at least once"
+    );
+    gauge!(
+        "snapbridge_snapshot_age_seconds",
+        Unit::Seconds,
+        "Time since the stalest snapshot was refreshed"
+    );
+    gauge!(
+        "snapbridge_accounts_parked",
+        "Accounts whose CRM no longer takes their credentials"
+    );
     gauge!("snapbridge_accounts_paused", "Accounts paused by an operator");
     gauge!("snapbridge_dead_letters", "Dead letters kept in the store");
-    gauge!("snapbridge_budget_left", "Least share of a limit that any account has left, 0 to 1");
-    histogram!("snapbridge_lateness_seconds", Unit::Seconds, "How late rows became visible in change passes");
-    histogram!("snapbridge_page_seconds", Unit::Seconds, "Time of a contact sync answer, holds included");
-    histogram!("snapbridge_request_seconds", Unit::Seconds, "Time of a request, by endpoint");
-    histogram!("snapbridge_live_check_seconds", Unit::Seconds, "Time of a live credential check");
+    gauge!(
+        "snapbridge_budget_left",
+        "Least share of a limit that any account has left, 0 to 1"
+    );
+    histogram!(
+        "snapbridge_lateness_seconds",
+        Unit::Seconds,
+        "How late rows became visible in change passes"
+    );
+    histogram!(
+        "snapbridge_page_seconds",
+        Unit::Seconds,
+        "Time of a contact sync answer, holds included"
+    );
+    histogram!(
+        "snapbridge_request_seconds",
+        Unit::Seconds,
+        "Time of a request, by endpoint"
+    );
+    histogram!(
+        "snapbridge_live_check_seconds",
+        Unit::Seconds,
+        "Time of a live credential check"
+    );
     counter!("snapbridge_requests_total", "Requests by endpoint and status");
     counter!("snapbridge_errors_total", "Error answers by code");
     counter!("snapbridge_pages_total", "Contact sync pages by mode of their run");
     counter!("snapbridge_delivered_total", "Contacts delivered to Talkdesk");
-    counter!("snapbridge_held_total", "Contact sync answers that had nothing yet, after the hold");
-    counter!("snapbridge_token_failures_total", "Checkpoints and offsets that could not be used");
-    counter!("snapbridge_rollbacks_total", "Checkpoints beyond their snapshot: the store was rolled back");
-    counter!("snapbridge_snapshots_lost_total", "Snapshots that were lost between two looks of one page");
+    counter!(
+        "snapbridge_held_total",
+        "Contact sync answers that had nothing yet, after the hold"
+    );
+    counter!(
+        "snapbridge_token_failures_total",
+        "Checkpoints and offsets that could not be used"
+    );
+    counter!(
+        "snapbridge_rollbacks_total",
+        "Checkpoints beyond their snapshot: the store was rolled back"
+    );
+    counter!(
+        "snapbridge_snapshots_lost_total",
+        "Snapshots that were lost between two looks of one page"
+    );
     counter!("snapbridge_live_checks_total", "Live credential checks by result");
-    counter!("snapbridge_crm_calls_total", "Calls to CRMs by connector, operation and outcome");
-    counter!("snapbridge_webhook_events_total", "Webhook events by integration and result");
-    counter!("snapbridge_webhook_refused_total", "Webhook deliveries refused, by reason");
+    counter!(
+        "snapbridge_crm_calls_total",
+        "Calls to CRMs by connector, operation and outcome"
+    );
+    counter!(
+        "snapbridge_webhook_events_total",
+        "Webhook events by integration and result"
+    );
+    counter!(
+        "snapbridge_webhook_refused_total",
+        "Webhook deliveries refused, by reason"
+    );
     counter!("snapbridge_jobs_total", "Jobs by kind and outcome");
     counter!("snapbridge_contacts_total", "Contacts committed by verdict");
     counter!("snapbridge_contacts_repaired_total", "Repairs while mapping, by reason");
-    counter!("snapbridge_contacts_dropped_total", "Contacts that could not be mapped, by reason");
-    counter!("snapbridge_deletion_braked_total", "Full passes that wanted to delete too much");
+    counter!(
+        "snapbridge_contacts_dropped_total",
+        "Contacts that could not be mapped, by reason"
+    );
+    counter!(
+        "snapbridge_deletion_braked_total",
+        "Full passes that wanted to delete too much"
+    );
     counter!("snapbridge_dead_letters_total", "Work given up, by kind");
     counter!("snapbridge_dirty_overflow_total", "Dirty sets that were full");
     counter!("snapbridge_sweep_rings_total", "Jobs the sweep rang for");
     counter!("snapbridge_queue_publishes_total", "Publishes to the broker by outcome");
-    counter!("snapbridge_queue_disconnects_total", "Connections to the broker that ended or could not be made, by role");
-    counter!("snapbridge_queue_redeclared_total", "Queues and exchanges that were missing on the broker and declared again");
-    counter!("snapbridge_queue_unsettled_total", "Deliveries whose connection was lost before they were settled");
-    counter!("snapbridge_redis_timeouts_total", "Commands that Redis did not answer in time, by connection");
-    counter!("snapbridge_redis_connections_replaced_total", "Connections to Redis given up as silent, by connection");
+    counter!(
+        "snapbridge_queue_disconnects_total",
+        "Connections to the broker that ended or could not be made, by role"
+    );
+    counter!(
+        "snapbridge_queue_redeclared_total",
+        "Queues and exchanges that were missing on the broker and declared again"
+    );
+    counter!(
+        "snapbridge_queue_unsettled_total",
+        "Deliveries whose connection was lost before they were settled"
+    );
+    counter!(
+        "snapbridge_redis_timeouts_total",
+        "Commands that Redis did not answer in time, by connection"
+    );
+    counter!(
+        "snapbridge_redis_connections_replaced_total",
+        "Connections to Redis given up as silent, by connection"
+    );
     counter!("snapbridge_panics_total", "Requests that panicked");
 }

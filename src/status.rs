@@ -59,16 +59,17 @@ pub enum State {
 }
 
 /// Reads the picture. `depths`: the broker's own count, if it answered.
-pub async fn read(
-    store: &dyn Store,
-    depths: Option<Depths>,
-    now: Micros,
-    limit: usize,
-) -> Result<Status, StoreError> {
+pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit: usize) -> Result<Status, StoreError> {
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
         let backlog = store.index_summary(&due_index(lane), now).await?;
-        let of_lane = |depths: &Depths| depths.lanes.iter().find(|depth| depth.lane == lane).map(|depth| depth.ready);
+        let of_lane = |depths: &Depths| {
+            depths
+                .lanes
+                .iter()
+                .find(|depth| depth.lane == lane)
+                .map(|depth| depth.ready)
+        };
         lanes.push(LaneStatus {
             lane,
             depth: depths.as_ref().and_then(of_lane),
@@ -78,7 +79,9 @@ pub async fn read(
     }
     let mut accounts = Vec::new();
     for id in account_ids(store, limit).await? {
-        let Some(account) = accounts::get(store, &id).await? else { continue };
+        let Some(account) = accounts::get(store, &id).await? else {
+            continue;
+        };
         let work = work::load(store, &id).await?;
         let head = store.head(&id, Stream::Contacts).await?;
         accounts.push(describe(&account, &work, head.as_ref(), now));
@@ -113,16 +116,29 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
     let running = work.lease.as_ref().filter(|lease| lease.until > now);
 
     let (state, sentence) = if let Some(pause) = &work.pause {
-        (State::Paused, format!("paused by {} {}; {held}", pause.by, ago(pause.since)))
+        (
+            State::Paused,
+            format!("paused by {} {}; {held}", pause.by, ago(pause.since)),
+        )
     } else if let Some(park) = &work.park {
         let because = format!("the CRM refused the credentials {}", ago(park.since));
-        (State::Parked, format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"))
+        (
+            State::Parked,
+            format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"),
+        )
     } else if let Some((kind, task, failure)) = failing {
-        let next = failure.again.or(task.due).filter(|at| *at > now).map_or("soon".to_owned(), within);
+        let next = failure
+            .again
+            .or(task.due)
+            .filter(|at| *at > now)
+            .map_or("soon".to_owned(), within);
         let waits = matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget");
         let state = if waits { State::Waiting } else { State::Failing };
         let what = if waits { "waits" } else { "fails" };
-        (state, format!("{kind} {what}: {}; next try {next}; {held}", failure.message))
+        (
+            state,
+            format!("{kind} {what}: {}; next try {next}; {held}", failure.message),
+        )
     } else if !ready {
         (State::Building, format!("being fetched for the first time; {held}"))
     } else if let Some(lease) = running {
@@ -156,7 +172,13 @@ impl Status {
                 0 => "-".to_owned(),
                 _ => span(Duration::from_secs(lane.oldest_seconds)),
             };
-            let _ = writeln!(out, "{:<10} {:>8} {:>8} {oldest:>12}", lane.lane, number(lane.depth), lane.backlog);
+            let _ = writeln!(
+                out,
+                "{:<10} {:>8} {:>8} {oldest:>12}",
+                lane.lane,
+                number(lane.depth),
+                lane.backlog
+            );
         }
         let _ = writeln!(
             out,
@@ -209,7 +231,10 @@ mod tests {
             connector: "demo".into(),
             budget: "b".into(),
             created: Micros::ZERO,
-            credentials: Sealed { kid: "k".into(), data: String::new() },
+            credentials: Sealed {
+                kid: "k".into(),
+                data: String::new(),
+            },
             fingerprint: Fingerprint("f".into()),
             learned: BTreeMap::new(),
             route: None,
@@ -246,10 +271,19 @@ mod tests {
             }),
             ..Task::default()
         };
-        let with = |task: Task| Work { tasks: BTreeMap::from([(Kind::Changes, task)]), ..Work::default() };
+        let with = |task: Task| Work {
+            tasks: BTreeMap::from([(Kind::Changes, task)]),
+            ..Work::default()
+        };
 
-        assert_eq!(say(&with(task(None, 1_600)), true), "up to date: 42 contacts as of 3 min ago; next poll in 7 min");
-        assert_eq!(say(&Work::default(), false), "being fetched for the first time; 42 contacts so far");
+        assert_eq!(
+            say(&with(task(None, 1_600)), true),
+            "up to date: 42 contacts as of 3 min ago; next poll in 7 min"
+        );
+        assert_eq!(
+            say(&Work::default(), false),
+            "being fetched for the first time; 42 contacts so far"
+        );
         assert_eq!(
             say(&with(task(Some(("quota", "the daily quota is used up")), 3_640)), true),
             "contacts.changes waits: the daily quota is used up; next try in 41 min; 42 contacts as of 3 min ago"
@@ -265,7 +299,13 @@ mod tests {
             rechecked: Micros::ZERO,
         };
         assert_eq!(
-            say(&Work { park: Some(park), ..Work::default() }, true),
+            say(
+                &Work {
+                    park: Some(park),
+                    ..Work::default()
+                },
+                true
+            ),
             "stopped: the CRM refused the credentials 2 min ago; waits for Talkdesk to send working ones; 42 contacts as of \
              3 min ago"
         );

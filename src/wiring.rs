@@ -130,13 +130,19 @@ pub fn rabbit_settings(settings: &Settings) -> RabbitSettings {
 }
 
 fn work_times(settings: &Settings) -> WorkTimes {
-    WorkTimes { lease: settings.worker.lease, marker: settings.refresh.marker }
+    WorkTimes {
+        lease: settings.worker.lease,
+        marker: settings.refresh.marker,
+    }
 }
 
 fn policy(settings: &Settings) -> Policy {
     Policy {
         slots: settings.worker.slots,
-        slice: Plan { time: settings.worker.slice_time, pages: settings.worker.slice_pages },
+        slice: Plan {
+            time: settings.worker.slice_time,
+            pages: settings.worker.slice_pages,
+        },
         retry: RetryPolicy {
             attempts: settings.retry.attempts,
             first: settings.retry.first,
@@ -167,13 +173,24 @@ impl Parts {
             .await
             .with_context(|| format!("the store at {url} cannot be used"))?;
         let queue_url = defaults.queue(&settings);
-        let queue = jobs::connect(&queue_url, &settings.queue.namespace, rabbit_settings(&settings), clock.clone())
-            .await
-            .context("the queue cannot be used")?;
+        let queue = jobs::connect(
+            &queue_url,
+            &settings.queue.namespace,
+            rabbit_settings(&settings),
+            clock.clone(),
+        )
+        .await
+        .context("the queue cannot be used")?;
         let owner = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
-        let integrations =
-            Integrations::load(&settings, folder, store.clone(), keys.clone(), clock.clone(), owner.clone())
-                .map_err(|problems| anyhow!("the integrations cannot be run:\n  {}", problems.join("\n  ")))?;
+        let integrations = Integrations::load(
+            &settings,
+            folder,
+            store.clone(),
+            keys.clone(),
+            clock.clone(),
+            owner.clone(),
+        )
+        .map_err(|problems| anyhow!("the integrations cannot be run:\n  {}", problems.join("\n  ")))?;
         let requests = Requests::new(
             store.clone(),
             queue.clone(),
@@ -222,7 +239,9 @@ impl Parts {
 /// Keys as the domain derives them from a key file.
 pub fn keys(file: KeyFile) -> anyhow::Result<Arc<Keys>> {
     let seals: Vec<_> = file.seals.into_iter().map(|seal| (seal.kid, seal.key)).collect();
-    Ok(Arc::new(Keys::new(&file.identity, &seals).context("the key file cannot be used")?))
+    Ok(Arc::new(
+        Keys::new(&file.identity, &seals).context("the key file cannot be used")?,
+    ))
 }
 
 /// The listeners of a process, bound before anything else starts, so that a taken port is the first thing one hears.
@@ -237,14 +256,17 @@ impl Listeners {
             true => Some(bind(settings.http.listen, "http.listen").await?),
             false => None,
         };
-        Ok(Listeners { public, admin: bind(settings.http.admin_listen, "http.admin_listen").await? })
+        Ok(Listeners {
+            public,
+            admin: bind(settings.http.admin_listen, "http.admin_listen").await?,
+        })
     }
 }
 
 pub async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address} ({setting}); is it taken? Port 0 takes any free one")
-    })
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({setting}); is it taken? Port 0 takes any free one"))
 }
 
 /// Runs a role until `stop`: listeners, worker, gauges. Returns when everything has ended or its grace is over.
@@ -256,7 +278,12 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     process::telemetry::build_info(env!("CARGO_PKG_VERSION"), role.as_str());
-    tracing::info!(role = role.as_str(), store = parts.store.describe(), queue = parts.queue.describe(), "starting");
+    tracing::info!(
+        role = role.as_str(),
+        store = parts.store.describe(),
+        queue = parts.queue.describe(),
+        "starting"
+    );
     for warning in parts.store.warnings().await.unwrap_or_default() {
         tracing::warn!("{warning}");
     }
@@ -265,7 +292,12 @@ pub async fn run(
     }
     let tasks = TaskTracker::new();
     tasks.spawn(sampling::run(
-        sampling::Sampler::new(parts.store.clone(), parts.queue.clone(), parts.integrations.clone(), parts.clock.clone()),
+        sampling::Sampler::new(
+            parts.store.clone(),
+            parts.queue.clone(),
+            parts.integrations.clone(),
+            parts.clock.clone(),
+        ),
         stop.clone(),
     ));
     let upkeep = metrics.spawn_upkeep(stop.clone());
@@ -276,11 +308,21 @@ pub async fn run(
         connections: parts.settings.http.max_connections,
         drain: parts.settings.worker.stop_grace,
     };
-    tasks.spawn(server::serve(listeners.admin, admin::router(admin), limits, stop.clone()));
+    tasks.spawn(server::serve(
+        listeners.admin,
+        admin::router(admin),
+        limits,
+        stop.clone(),
+    ));
     if let Some(listener) = listeners.public {
         let address = listener.local_addr()?;
         tracing::info!(%address, "serving Talkdesk and webhooks");
-        tasks.spawn(server::serve(listener, front::router(Arc::new(parts.front())), limits, stop.clone()));
+        tasks.spawn(server::serve(
+            listener,
+            front::router(Arc::new(parts.front())),
+            limits,
+            stop.clone(),
+        ));
     }
     let result = if role.has_worker() {
         tokio::select! {

@@ -54,7 +54,10 @@ pub async fn crm(sizes: &[u64], stop: CancellationToken) -> anyhow::Result<Socke
         limit: None,
         ..AccountOptions::default()
     };
-    let crm = FakeCrm::new(Options { seed: 7, accounts: sizes.iter().map(account).collect() });
+    let crm = FakeCrm::new(Options {
+        seed: 7,
+        accounts: sizes.iter().map(account).collect(),
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(crm.serve(listener, stop));
@@ -96,7 +99,8 @@ impl Bridge {
              integrations.demo.connector = \"demo\"\nintegrations.demo.allow_hosts = [\"http://{crm}\"]\n\
              integrations.demo.connection.site = \"http://{crm}\"\n{store}\n"
         );
-        let settings = Settings::load(&Source::text(&text)).map_err(|problems| anyhow::anyhow!("settings: {problems:?}"))?;
+        let settings =
+            Settings::load(&Source::text(&text)).map_err(|problems| anyhow::anyhow!("settings: {problems:?}"))?;
         // The queue is a doorbell that a page never touches, and no worker listens to it here: the embedded one will do.
         let defaults = Defaults::Embedded(folder);
         if backend == Backend::Redis {
@@ -118,17 +122,24 @@ impl Bridge {
         let request = request("auth_validation", &body);
         tokio::task::spawn_blocking(move || Client::connect(address)?.ask(&request, |_| {})).await??;
         let after = account_ids(&*self.store, 100).await?;
-        let account = after.into_iter().find(|id| !before.contains(id)).context("the account was not registered")?;
+        let account = after
+            .into_iter()
+            .find(|id| !before.contains(id))
+            .context("the account was not registered")?;
 
         let stream = Stream::Contacts;
-        self.store.open(&account, stream, Fence(1), Generation::random()).await?;
+        self.store
+            .open(&account, stream, Fence(1), Generation::random())
+            .await?;
         let bytes: usize = stream::iter((0..size).step_by(COMMIT as usize))
             .map(|from| {
                 let account = &account;
                 async move {
                     let rows: Vec<_> = (from..from + COMMIT).map(|n| row(&self.keys, account, n, 1)).collect();
                     let bytes: usize = rows.iter().map(|row| row.body.len()).sum();
-                    self.store.commit(account, stream, &commit(rows, HeadChange::default())).await?;
+                    self.store
+                        .commit(account, stream, &commit(rows, HeadChange::default()))
+                        .await?;
                     anyhow::Ok(bytes)
                 }
             })
@@ -136,7 +147,12 @@ impl Bridge {
             .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
             .await?;
         let now = SystemClock.now();
-        let ready = HeadChange { ready: Some(true), watermark: Some(now), fresh: Some(now), progress: None };
+        let ready = HeadChange {
+            ready: Some(true),
+            watermark: Some(now),
+            fresh: Some(now),
+            progress: None,
+        };
         self.store.commit(&account, stream, &commit(Vec::new(), ready)).await?;
         Ok((account, bytes / size as usize))
     }
@@ -149,7 +165,13 @@ impl Bridge {
 }
 
 fn commit(rows: Vec<contacts::record::Row>, head: HeadChange) -> Commit {
-    Commit { fence: Fence(1), now: SystemClock.now(), rows, removals: Vec::new(), head }
+    Commit {
+        fence: Fence(1),
+        now: SystemClock.now(),
+        rows,
+        removals: Vec::new(),
+        head,
+    }
 }
 
 fn walk(address: SocketAddr, size: u64) -> anyhow::Result<Vec<Walked>> {
@@ -168,17 +190,28 @@ fn walk(address: SocketAddr, size: u64) -> anyhow::Result<Vec<Walked>> {
     let mut ids = std::collections::HashSet::new();
     let mut meta = json!({});
     loop {
-        let request = request("contact_sync", &json!({"auth": {"account": name(size), "token": TOKEN}, "meta": meta}));
+        let request = request(
+            "contact_sync",
+            &json!({"auth": {"account": name(size), "token": TOKEN}, "meta": meta}),
+        );
         let mut reply = Vec::new();
         client.ask(&request, |bytes| reply.extend_from_slice(bytes))?;
         let read: Reply = serde_json::from_slice(&reply)?;
-        ensure!(read.contacts.len() as u64 == PAGE, "a page of {} contacts", read.contacts.len());
+        ensure!(
+            read.contacts.len() as u64 == PAGE,
+            "a page of {} contacts",
+            read.contacts.len()
+        );
         ids.extend(read.contacts.into_iter().map(|contact| contact.id));
         pages.push(Walked { request, reply });
         let Some(offset) = read.next_offset else { break };
         meta = json!({"offset": offset, "context": read.context});
     }
-    ensure!(ids.len() as u64 == size, "{} contacts in a snapshot of {size}", ids.len());
+    ensure!(
+        ids.len() as u64 == size,
+        "{} contacts in a snapshot of {size}",
+        ids.len()
+    );
     Ok(pages)
 }
 

@@ -35,8 +35,12 @@ impl Station {
         let spent = || anyhow::Ok(process_seconds("self")? + process_seconds(&redis.pid().to_string())?);
         let (began, before) = (Instant::now(), spent()?);
         let done: Vec<Done> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..connections).map(|n| scope.spawn(move || self.connection(time, seed ^ (n << 32)))).collect();
-            let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            let threads: Vec<_> = (0..connections)
+                .map(|n| scope.spawn(move || self.connection(time, seed ^ (n << 32))))
+                .collect();
+            let joined = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             joined.collect::<anyhow::Result<_>>()
         })?;
         let elapsed = began.elapsed().as_secs_f64();
@@ -63,9 +67,16 @@ impl Station {
             let asked = Instant::now();
             let length = client.ask(&self.requests[page], |_| {})?;
             took.push(asked.elapsed().as_secs_f64() * 1e6);
-            ensure!(length == self.lengths[page], "page {page} has {length} bytes, not {}", self.lengths[page]);
+            ensure!(
+                length == self.lengths[page],
+                "page {page} has {length} bytes, not {}",
+                self.lengths[page]
+            );
         }
-        Ok(Done { took, processor: thread_seconds()? })
+        Ok(Done {
+            took,
+            processor: thread_seconds()?,
+        })
     }
 }
 
@@ -81,8 +92,18 @@ struct Done {
 fn process_seconds(pid: &str) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in brackets, may hold blanks. User and system time are the fields 14 and 15 of all.
-    let fields: Vec<&str> = stat.rsplit_once(')').context("an unknown form of stat")?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).context("an unknown form of stat");
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .context("an unknown form of stat")?
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<f64>().ok())
+            .context("an unknown form of stat")
+    };
     Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
@@ -102,7 +123,10 @@ impl Client {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        Ok(Client { stream, buffer: vec![0; 256 << 10] })
+        Ok(Client {
+            stream,
+            buffer: vec![0; 256 << 10],
+        })
     }
 
     /// Sends a request and reads its answer; returns the bytes of its body, which goes to `body` piece by piece.
@@ -111,7 +135,10 @@ impl Client {
         let mut filled = 0;
         let (length, start) = loop {
             filled += self.read(filled)?;
-            if let Some(at) = self.buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(at) = self.buffer[..filled]
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 break (length(&self.buffer[..at])?, at + 4);
             }
         };
@@ -140,7 +167,8 @@ fn length(head: &[u8]) -> anyhow::Result<usize> {
     }
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse())
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse())
     });
     Ok(length.context("an answer without its length")??)
 }

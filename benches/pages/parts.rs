@@ -19,7 +19,10 @@ pub async fn measure(bridge: &Bridge, account: &AccountId) -> anyhow::Result<Vec
     let store = &bridge.store;
     let stream = Stream::Contacts;
     let now = SystemClock.now();
-    let head = store.head(account, stream).await?.ok_or_else(|| anyhow::anyhow!("no snapshot"))?;
+    let head = store
+        .head(account, stream)
+        .await?
+        .ok_or_else(|| anyhow::anyhow!("no snapshot"))?;
     let slice = |after| Slice {
         after,
         until: Some(head.position),
@@ -49,14 +52,36 @@ pub async fn measure(bridge: &Bridge, account: &AccountId) -> anyhow::Result<Vec
         (checkpoint, offset)
     };
     let (checkpoint, offset) = sealed();
-    let reply = SyncReply { checkpoint: &checkpoint, next_offset: offset.as_deref(), context: Some(&context) };
+    let reply = SyncReply {
+        checkpoint: &checkpoint,
+        next_offset: offset.as_deref(),
+        context: Some(&context),
+    };
     Ok(vec![
-        ("a scratch value (fingerprint)", timed(async || store.get("fingerprint|none", now).await.map(drop)).await?),
-        ("a document (account)", timed(async || store.load(&document).await.map(drop)).await?),
-        ("the head", timed(async || store.head(account, stream).await.map(drop)).await?),
-        ("the page", timed(async || store.page(account, stream, &any()).await.map(drop)).await?),
-        ("sealing both tokens", timed(async || anyhow::Ok(drop(std::hint::black_box(sealed())))).await?),
-        ("putting the reply together", timed(async || anyhow::Ok(drop(std::hint::black_box(reply.write(&page.bodies))))).await?),
+        (
+            "a scratch value (fingerprint)",
+            timed(async || store.get("fingerprint|none", now).await.map(drop)).await?,
+        ),
+        (
+            "a document (account)",
+            timed(async || store.load(&document).await.map(drop)).await?,
+        ),
+        (
+            "the head",
+            timed(async || store.head(account, stream).await.map(drop)).await?,
+        ),
+        (
+            "the page",
+            timed(async || store.page(account, stream, &any()).await.map(drop)).await?,
+        ),
+        (
+            "sealing both tokens",
+            timed(async || anyhow::Ok(drop(std::hint::black_box(sealed())))).await?,
+        ),
+        (
+            "putting the reply together",
+            timed(async || anyhow::Ok(drop(std::hint::black_box(reply.write(&page.bodies))))).await?,
+        ),
     ])
 }
 

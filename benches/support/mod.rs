@@ -25,13 +25,26 @@ impl RedisServer {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let folder = tempfile::tempdir()?;
         let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .args(["--maxmemory-policy", "noeviction", "--dir"])
             .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
             .context("redis-server cannot be started; is it installed?")?;
-        let mut server = RedisServer { child, port, _folder: folder };
+        let mut server = RedisServer {
+            child,
+            port,
+            _folder: folder,
+        };
         let began = Instant::now();
         while server.client()?.get_multiplexed_async_connection().await.is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -92,23 +105,62 @@ pub fn row(keys: &Keys, account: &AccountId, n: u64, version: u64) -> Row {
 
 fn contact(n: u64, version: u64) -> Contact {
     const FIRST: [&str; 12] = [
-        "Ana", "Bjørn", "Catarina", "Dmitri", "Elif", "Francisco", "Grace", "Haruki", "Inês", "Jonathan", "Katarzyna", "Lu",
+        "Ana",
+        "Bjørn",
+        "Catarina",
+        "Dmitri",
+        "Elif",
+        "Francisco",
+        "Grace",
+        "Haruki",
+        "Inês",
+        "Jonathan",
+        "Katarzyna",
+        "Lu",
     ];
     const LAST: [&str; 12] = [
-        "Almeida", "Bergström", "Castellanos", "Dvořák", "Eriksen", "Ferreira", "Goldschmidt", "Hashimoto", "Ivanova",
-        "Jaramillo", "Kowalczyk", "Okonkwo",
+        "Almeida",
+        "Bergström",
+        "Castellanos",
+        "Dvořák",
+        "Eriksen",
+        "Ferreira",
+        "Goldschmidt",
+        "Hashimoto",
+        "Ivanova",
+        "Jaramillo",
+        "Kowalczyk",
+        "Okonkwo",
     ];
     const COMPANY: [&str; 8] = [
-        "Northwind Logistics", "Atlantic Freight", "Blue Harbour Insurance", "Cedar & Sons", "Delta Medical Supplies",
-        "Evergreen Energy", "Foxglove Publishing", "Granite Construction",
+        "Northwind Logistics",
+        "Atlantic Freight",
+        "Blue Harbour Insurance",
+        "Cedar & Sons",
+        "Delta Medical Supplies",
+        "Evergreen Energy",
+        "Foxglove Publishing",
+        "Granite Construction",
     ];
     const TITLE: [&str; 8] = [
-        "Head of Procurement", "Account Manager", "Regional Director, Southern Europe", "Technician", "Chief Financial Officer",
-        "Customer Care Agent", "Owner", "Senior Software Engineer",
+        "Head of Procurement",
+        "Account Manager",
+        "Regional Director, Southern Europe",
+        "Technician",
+        "Chief Financial Officer",
+        "Customer Care Agent",
+        "Owner",
+        "Senior Software Engineer",
     ];
     const STREET: [&str; 8] = [
-        "Rua do Salitre", "Karl Johans gate", "Avenida Paulista", "Baker Street", "Friedrichstraße", "Rue de Rivoli",
-        "Calle de Alcalá", "Market Street",
+        "Rua do Salitre",
+        "Karl Johans gate",
+        "Avenida Paulista",
+        "Baker Street",
+        "Friedrichstraße",
+        "Rue de Rivoli",
+        "Calle de Alcalá",
+        "Market Street",
     ];
     // A bijection, so ids are distinct and come in no order, as in most CRMs.
     let mut mixed = mix(n);
@@ -118,7 +170,10 @@ fn contact(n: u64, version: u64) -> Contact {
         (mixed % of as u64) as usize
     };
     let (first, last, company) = (FIRST[pick(12)], LAST[pick(12)], COMPANY[pick(8)]);
-    let slug = |text: &str| text.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "");
+    let slug = |text: &str| {
+        text.to_lowercase()
+            .replace(|letter: char| !letter.is_ascii_alphanumeric(), "")
+    };
     let domain = format!("{}.example", slug(company));
     let mut emails = vec![format!("{}.{}{n}@{domain}", slug(first), slug(last))];
     if pick(4) == 0 {
@@ -137,7 +192,12 @@ fn contact(n: u64, version: u64) -> Contact {
         emails,
         phones,
         photo_url: (pick(2) == 0).then(|| format!("https://images.crm.example/people/{id}/portrait-256.jpg")),
-        address: Some(format!("{} {number}, {:04}-{:03} Lisboa, Portugal", STREET[pick(8)], pick(9000) + 1000, pick(1000))),
+        address: Some(format!(
+            "{} {number}, {:04}-{:03} Lisboa, Portugal",
+            STREET[pick(8)],
+            pick(9000) + 1000,
+            pick(1000)
+        )),
         websites: vec![format!("https://www.{domain}/team/{}", slug(last))],
         twitter: (pick(4) == 0).then(|| format!("{}_{}", slug(first), slug(last))),
         url: Some(format!("https://acme.crm.example/lightning/r/Contact/{id}/view")),
@@ -191,7 +251,9 @@ pub fn asked_for() -> bool {
 pub fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = read("/proc/loadavg");
     format!(

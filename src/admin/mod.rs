@@ -26,7 +26,12 @@ pub struct Admin {
 
 impl Admin {
     pub fn new(role: Role, store: Arc<dyn Store>, queue: Arc<dyn Queue>, metrics: Metrics) -> Arc<Admin> {
-        Arc::new(Admin { role, store, queue, metrics })
+        Arc::new(Admin {
+            role,
+            store,
+            queue,
+            metrics,
+        })
     }
 }
 
@@ -62,7 +67,11 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
         "queue": shown(admin.queue.describe(), &queue),
         "queue_blocked": admin.queue.is_blocked(),
     });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, axum::Json(body)).into_response()
 }
 

@@ -25,7 +25,11 @@ pub fn connectors(names: &[String]) -> Result<(), Failure> {
             Err(found) => problems.extend(found.iter().map(ToString::to_string)),
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Failure::Usage(problems)) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Usage(problems))
+    }
 }
 
 fn summary(connector: &Connector, file: &str) -> String {
@@ -44,8 +48,11 @@ fn summary(connector: &Connector, file: &str) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let fields: Vec<String> =
-        connector.fields().iter().map(|(name, field)| format!("{name} ({})", role_name(field.role))).collect();
+    let fields: Vec<String> = connector
+        .fields()
+        .iter()
+        .map(|(name, field)| format!("{name} ({})", role_name(field.role)))
+        .collect();
     format!(
         "{file}: ok\n  {} ({})\n  can: {}\n  fields: {}",
         connector.title(),

@@ -28,7 +28,10 @@ pub async fn migrate(config: Option<&Path>, dry_run: bool, status: bool) -> Resu
             StepState::Applied => "applied now",
             StepState::Pending => "to be done",
         };
-        print(&format!("store  {:>3} {state:<12} {}: {}", step.number, step.name, step.description));
+        print(&format!(
+            "store  {:>3} {state:<12} {}: {}",
+            step.number, step.name, step.description
+        ));
     }
     let queue_url = defaults.queue(&settings);
     if queue_url.starts_with("sqlite:") {
@@ -44,7 +47,8 @@ pub async fn migrate(config: Option<&Path>, dry_run: bool, status: bool) -> Resu
         differs |= matches!(report.state, State::Differs(_));
     }
     if differs {
-        let problem = anyhow::anyhow!("the queue is not laid out as recorded; move its jobs aside and delete what differs");
+        let problem =
+            anyhow::anyhow!("the queue is not laid out as recorded; move its jobs aside and delete what differs");
         return Err(problem.into());
     }
     Ok(())
@@ -53,9 +57,15 @@ pub async fn migrate(config: Option<&Path>, dry_run: bool, status: bool) -> Resu
 pub async fn status(config: Option<&Path>, json: bool, data: PathBuf, accounts: usize) -> Result<(), Failure> {
     let (settings, _) = settings(config)?;
     let clock = Arc::new(SystemClock);
-    let defaults = if settings.store.url.is_none() { Defaults::Embedded(data) } else { Defaults::Distributed };
+    let defaults = if settings.store.url.is_none() {
+        Defaults::Embedded(data)
+    } else {
+        Defaults::Distributed
+    };
     let (store, depths) = open(&settings, &defaults, clock.clone()).await?;
-    let status = crate::status::read(&*store, depths, clock.now(), accounts).await.context("the store")?;
+    let status = crate::status::read(&*store, depths, clock.now(), accounts)
+        .await
+        .context("the store")?;
     if json {
         print(&serde_json::to_string(&status).context("the status")?);
     } else {
@@ -77,16 +87,23 @@ async fn open(
                 .await
                 .with_context(|| format!("there is no readable store in {}", dir.display()))?,
         ),
-        store::StoreUrl::Redis(_) => store::connect(&url, &settings.store.namespace, redis_settings(settings), clock.clone())
-            .await
-            .with_context(|| format!("the store at {url}"))?,
+        store::StoreUrl::Redis(_) => {
+            store::connect(&url, &settings.store.namespace, redis_settings(settings), clock.clone())
+                .await
+                .with_context(|| format!("the store at {url}"))?
+        }
     };
     let queue_url = defaults.queue(settings);
     let depths = match queue_url.strip_prefix("sqlite:") {
-        Some(dir) => jobs::SqliteQueue::open_read_only(dir).and_then(|queue| queue.depth(clock.now())).ok(),
+        Some(dir) => jobs::SqliteQueue::open_read_only(dir)
+            .and_then(|queue| queue.depth(clock.now()))
+            .ok(),
         None => {
             let queue = jobs::connect(&queue_url, &settings.queue.namespace, rabbit_settings(settings), clock).await?;
-            tokio::time::timeout(Duration::from_secs(5), queue.depth()).await.ok().and_then(Result::ok)
+            tokio::time::timeout(Duration::from_secs(5), queue.depth())
+                .await
+                .ok()
+                .and_then(Result::ok)
         }
     };
     Ok((store, depths))
@@ -101,6 +118,9 @@ pub fn new_keys(file: &Path) -> Result<(), Failure> {
         )]));
     }
     process::keys::create_if_missing(file).map_err(anyhow::Error::from)?;
-    print(&format!("{} made. Give it to every front and worker, and keep a copy", file.display()));
+    print(&format!(
+        "{} made. Give it to every front and worker, and keep a copy",
+        file.display()
+    ));
     Ok(())
 }

@@ -206,19 +206,29 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             process::stop::on_signals(stop.clone()).map_err(anyhow::Error::from)?;
             Ok(fake_crm::run(args, stop).await?)
         }
-        Command::Talkdesk { command: TalkdeskCommand::Sync(args) } => {
-            Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?)
-        }
-        Command::Connector { command: ConnectorCommand::Check { connectors } } => check::connectors(&connectors),
-        Command::Connector { command: ConnectorCommand::List } => check::list(),
-        Command::Config { command: ConfigCommand::Check } => check::config(config).await,
-        Command::Config { command: ConfigCommand::Reference } => {
+        Command::Talkdesk {
+            command: TalkdeskCommand::Sync(args),
+        } => Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?),
+        Command::Connector {
+            command: ConnectorCommand::Check { connectors },
+        } => check::connectors(&connectors),
+        Command::Connector {
+            command: ConnectorCommand::List,
+        } => check::list(),
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => check::config(config).await,
+        Command::Config {
+            command: ConfigCommand::Reference,
+        } => {
             print(&Settings::reference());
             Ok(())
         }
         Command::Status { json, data, accounts } => manage::status(config, json, data, accounts).await,
         Command::Health { url } => health::check(config, url.as_deref()).await,
-        Command::Keys { command: KeysCommand::New { file } } => manage::new_keys(&file),
+        Command::Keys {
+            command: KeysCommand::New { file },
+        } => manage::new_keys(&file),
     }
 }
 
@@ -226,12 +236,20 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 fn settings(config: Option<&Path>) -> Result<(Settings, PathBuf), Failure> {
     let lines = |problems: Vec<process::Problem>| Failure::Usage(problems.iter().map(ToString::to_string).collect());
     let source = Source::gather(config.map(Path::to_path_buf), std::env::vars_os()).map_err(lines)?;
-    let folder = source.file.as_ref().and_then(|file| file.path.parent()).map(Path::to_path_buf).unwrap_or_default();
+    let folder = source
+        .file
+        .as_ref()
+        .and_then(|file| file.path.parent())
+        .map(Path::to_path_buf)
+        .unwrap_or_default();
     let settings = Settings::load(&source).map_err(lines)?;
     Ok((settings, folder))
 }
 
-#[expect(clippy::print_stdout, reason = "what a command was asked for goes to stdout, logs to stderr")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what a command was asked for goes to stdout, logs to stderr"
+)]
 fn print(text: &str) {
     println!("{}", text.trim_end());
 }

@@ -20,9 +20,8 @@ pub async fn up(config: Option<&Path>, data: PathBuf) -> Result<(), Failure> {
         ]));
     }
     telemetry::init_logs(settings.log.format, &settings.log.level).map_err(anyhow::Error::from)?;
-    std::fs::create_dir_all(&data).map_err(|error| {
-        anyhow::Error::from(error).context(format!("the folder {} cannot be made", data.display()))
-    })?;
+    std::fs::create_dir_all(&data)
+        .map_err(|error| anyhow::Error::from(error).context(format!("the folder {} cannot be made", data.display())))?;
     let _lock = FolderLock::take(&data).map_err(anyhow::Error::from)?;
     role(settings, Defaults::Embedded(data), &folder, Role::Both).await
 }
@@ -33,12 +32,7 @@ pub async fn distributed(config: Option<&Path>, which: Role) -> Result<(), Failu
     role(settings, Defaults::Distributed, &folder, which).await
 }
 
-async fn role(
-    settings: process::Settings,
-    defaults: Defaults,
-    folder: &Path,
-    which: Role,
-) -> Result<(), Failure> {
+async fn role(settings: process::Settings, defaults: Defaults, folder: &Path, which: Role) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     process::stop::on_signals(stop.clone()).map_err(anyhow::Error::from)?;
     let metrics = Metrics::install().map_err(anyhow::Error::from)?;

@@ -26,7 +26,10 @@ struct Held {
 impl Copy {
     /// Takes contacts as lines of JSON.
     pub fn writer(&self) -> impl io::Write + Send + Sync + 'static {
-        Lines { copy: self.clone(), rest: Vec::new() }
+        Lines {
+            copy: self.clone(),
+            rest: Vec::new(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -43,7 +46,8 @@ impl Copy {
         let missing = truth
             .iter()
             .filter(|row| {
-                held.get(&row.id).is_none_or(|held| !same(&row.job_title, &held.title) || !begins(&row.company, &held.company))
+                held.get(&row.id)
+                    .is_none_or(|held| !same(&row.job_title, &held.title) || !begins(&row.company, &held.company))
             })
             .count();
         Some(missing).filter(|missing| *missing > 0)

@@ -43,7 +43,11 @@ impl Narrator {
         self.json
     }
 
-    #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the demo tells its story to whoever started it")]
+    #[expect(
+        clippy::print_stdout,
+        clippy::print_stderr,
+        reason = "the demo tells its story to whoever started it"
+    )]
     pub fn say(&self, text: &str) {
         if self.json {
             eprintln!("{text}");

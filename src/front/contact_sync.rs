@@ -33,24 +33,41 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let integration = front.integration(&address.integration, address.secret.as_deref())?;
     let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
     let request = SyncRequest::parse(&bytes)?;
-    let account = front.identify(&integration, &integration.auth(&request.auth), Proof::Young).await?;
+    let account = front
+        .identify(&integration, &integration.auth(&request.auth), Proof::Young)
+        .await?;
 
-    let offset = request.offset.as_deref().map(|text| front.open_offset(&account, text)).transpose()?;
+    let offset = request
+        .offset
+        .as_deref()
+        .map(|text| front.open_offset(&account, text))
+        .transpose()?;
     // Beside an offset the checkpoint is ignored.
     let checkpoint = match offset {
         Some(_) => None,
-        None => request.checkpoint.as_deref().and_then(|text| front.open_checkpoint(&account, text)),
+        None => request
+            .checkpoint
+            .as_deref()
+            .and_then(|text| front.open_checkpoint(&account, text)),
     };
     let (plan, read, answer) = front.page(&integration, &account, checkpoint, offset, began).await?;
 
-    let context = answer.next.is_some().then(|| context(request.context.as_ref(), &plan, read.len()));
+    let context = answer
+        .next
+        .is_some()
+        .then(|| context(request.context.as_ref(), &plan, read.len()));
     let checkpoint = answer.checkpoint.seal(&front.keys, &account.id, Stream::Contacts);
-    let next = answer.next.map(|next| next.seal(&front.keys, &account.id, Stream::Contacts));
+    let next = answer
+        .next
+        .map(|next| next.seal(&front.keys, &account.id, Stream::Contacts));
     metrics::counter!("snapbridge_pages_total", "mode" => plan.mode.as_str()).increment(1);
     metrics::counter!("snapbridge_delivered_total").increment(read.len() as u64);
     metrics::histogram!("snapbridge_page_seconds").record(began.elapsed().as_secs_f64());
-    let reply =
-        SyncReply { checkpoint: &checkpoint, next_offset: next.as_deref(), context: context.as_ref() };
+    let reply = SyncReply {
+        checkpoint: &checkpoint,
+        next_offset: next.as_deref(),
+        context: context.as_ref(),
+    };
     Ok(json_response(StatusCode::OK, reply.write(&read)))
 }
 
@@ -94,8 +111,13 @@ impl Front {
                     unopened()
                 }
             };
-            let plan =
-                reading::plan(checkpoint, offset, &head, integration.mapping_version(), integration.narrowing());
+            let plan = reading::plan(
+                checkpoint,
+                offset,
+                &head,
+                integration.mapping_version(),
+                integration.narrowing(),
+            );
             if plan.rolled_back {
                 metrics::counter!("snapbridge_rollbacks_total").increment(1);
                 tracing::error!(account = %account.id, "a checkpoint lies beyond its snapshot: the store was rolled back");
@@ -136,7 +158,11 @@ impl Front {
     }
 
     async fn generation(&self, account: &Account) -> ApiResult<Option<Generation>> {
-        Ok(self.store.head(&account.id, Stream::Contacts).await?.map(|head| head.generation))
+        Ok(self
+            .store
+            .head(&account.id, Stream::Contacts)
+            .await?
+            .map(|head| head.generation))
     }
 
     /// The records of a page, the position of the last one looked at, and whether more remain.
@@ -213,9 +239,20 @@ fn count_token(kind: &'static str, error: TokenError) {
 /// foreign or damaged, it starts anew; which contacts are returned never depends on it.
 fn context(given: Option<&Value>, plan: &Plan, delivered: usize) -> Value {
     let of = |key: &str| given.and_then(|given| given.get(key));
-    let run = of("run").and_then(Value::as_str).filter(|run| run.len() <= 32 && run.bytes().all(|b| b.is_ascii_alphanumeric()));
-    let number = |key: &str| of(key).and_then(Value::as_u64).filter(|number| *number < 1 << 48).unwrap_or(0);
-    let (page, before) = if run.is_some() { (number("page"), number("delivered")) } else { (0, 0) };
+    let run = of("run")
+        .and_then(Value::as_str)
+        .filter(|run| run.len() <= 32 && run.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let number = |key: &str| {
+        of(key)
+            .and_then(Value::as_u64)
+            .filter(|number| *number < 1 << 48)
+            .unwrap_or(0)
+    };
+    let (page, before) = if run.is_some() {
+        (number("page"), number("delivered"))
+    } else {
+        (0, 0)
+    };
     let run = run.map_or_else(|| format!("{:012x}", rand::rng().random::<u64>() >> 16), str::to_owned);
     json!({"run": run, "page": page + 1, "delivered": before + delivered as u64, "mode": plan.mode.as_str()})
 }

@@ -26,7 +26,13 @@ pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), retry_after: None, cause: None }
+        ApiError {
+            status,
+            code,
+            message: message.into(),
+            retry_after: None,
+            cause: None,
+        }
     }
 
     pub fn retry_after(mut self, after: Duration) -> ApiError {
@@ -44,9 +50,13 @@ impl ApiError {
     }
 
     pub fn store(error: &StoreError) -> ApiError {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "The bridge's store is out of reach")
-            .retry_after(Duration::from_secs(5))
-            .cause(process::chain(error))
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "The bridge's store is out of reach",
+        )
+        .retry_after(Duration::from_secs(5))
+        .cause(process::chain(error))
     }
 
     pub fn credentials(message: impl Into<String>) -> ApiError {
@@ -55,14 +65,20 @@ impl ApiError {
 
     /// A failure of the CRM, as the endpoint's answer.
     pub fn crm(kind: ErrorKind, title: &str, now: Micros) -> ApiError {
-        let wait = |until: Micros| until.since(now).clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        let wait = |until: Micros| {
+            until
+                .since(now)
+                .clamp(Duration::from_secs(1), Duration::from_secs(3600))
+        };
         let error = |status, code, message: String| ApiError::new(status, code, message);
         match kind {
             ErrorKind::Credentials => ApiError::credentials(format!("{title} rejected the credentials")),
-            ErrorKind::Throttled { until } => {
-                error(StatusCode::TOO_MANY_REQUESTS, "crm_throttled", format!("{title} asks to slow down"))
-                    .retry_after(wait(until))
-            }
+            ErrorKind::Throttled { until } => error(
+                StatusCode::TOO_MANY_REQUESTS,
+                "crm_throttled",
+                format!("{title} asks to slow down"),
+            )
+            .retry_after(wait(until)),
             ErrorKind::Quota { until } => error(
                 StatusCode::TOO_MANY_REQUESTS,
                 "crm_quota",
@@ -75,14 +91,18 @@ impl ApiError {
                 format!("The call budget for {title} is used up for the moment"),
             )
             .retry_after(wait(until)),
-            ErrorKind::Timeout => {
-                error(StatusCode::GATEWAY_TIMEOUT, "crm_timeout", format!("{title} did not answer in time"))
-                    .retry_after(Duration::from_secs(30))
-            }
-            ErrorKind::Unavailable => {
-                error(StatusCode::BAD_GATEWAY, "crm_unavailable", format!("{title} cannot be reached"))
-                    .retry_after(Duration::from_secs(30))
-            }
+            ErrorKind::Timeout => error(
+                StatusCode::GATEWAY_TIMEOUT,
+                "crm_timeout",
+                format!("{title} did not answer in time"),
+            )
+            .retry_after(Duration::from_secs(30)),
+            ErrorKind::Unavailable => error(
+                StatusCode::BAD_GATEWAY,
+                "crm_unavailable",
+                format!("{title} cannot be reached"),
+            )
+            .retry_after(Duration::from_secs(30)),
             ErrorKind::BadReply | ErrorKind::Rejected | ErrorKind::CursorStuck | ErrorKind::Missing => error(
                 StatusCode::BAD_GATEWAY,
                 "crm_bad_reply",
@@ -120,14 +140,28 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         metrics::counter!("snapbridge_errors_total", "code" => self.code).increment(1);
         if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), code = self.code, cause = self.cause, "{}", self.message);
+            tracing::warn!(
+                status = self.status.as_u16(),
+                code = self.code,
+                cause = self.cause,
+                "{}",
+                self.message
+            );
         } else {
-            tracing::info!(status = self.status.as_u16(), code = self.code, cause = self.cause, "{}", self.message);
+            tracing::info!(
+                status = self.status.as_u16(),
+                code = self.code,
+                cause = self.cause,
+                "{}",
+                self.message
+            );
         }
         let mut response = json(self.status, ErrorBody::new(self.code, self.message).to_bytes());
         if let Some(after) = self.retry_after {
             let secs = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         response
     }

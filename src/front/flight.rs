@@ -14,7 +14,9 @@ pub struct Flights<K, V> {
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Flights<K, V> {
-        Flights { open: Mutex::new(HashMap::new()) }
+        Flights {
+            open: Mutex::new(HashMap::new()),
+        }
     }
 }
 
@@ -59,7 +61,12 @@ mod tests {
         for task in tasks {
             assert_eq!(task.await.unwrap(), 1);
         }
-        assert_eq!(flights.join(&7, || async { fetched.fetch_add(1, Ordering::SeqCst) + 1 }).await, 2);
+        assert_eq!(
+            flights
+                .join(&7, || async { fetched.fetch_add(1, Ordering::SeqCst) + 1 })
+                .await,
+            2
+        );
         assert!(flights.open.lock().is_empty());
     }
 }

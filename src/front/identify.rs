@@ -75,7 +75,10 @@ impl Front {
             return Err(ApiError::credentials(message));
         }
         let locator = format!("{}|{}", integration.name, canonical.locator);
-        let checked = self.checks.join(&fingerprint, || self.check(integration, auth, &fingerprint, &locator)).await;
+        let checked = self
+            .checks
+            .join(&fingerprint, || self.check(integration, auth, &fingerprint, &locator))
+            .await;
         match checked {
             Checked::Good(account) => Ok(*account),
             Checked::TooMany => Err(ApiError::new(
@@ -127,7 +130,10 @@ impl Front {
         let checking = integration.check(auth, Class::Interactive);
         let result = match tokio::time::timeout(deadline, checking).await {
             Ok(result) => result,
-            Err(_) => Err(CheckError { kind: ErrorKind::Timeout, message: "the live check timed out".into() }),
+            Err(_) => Err(CheckError {
+                kind: ErrorKind::Timeout,
+                message: "the live check timed out".into(),
+            }),
         };
         let label = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "good");
         metrics::counter!("snapbridge_live_checks_total", "result" => label).increment(1);
@@ -153,7 +159,9 @@ impl Front {
         let memory = self.policy.credentials.failure_memory;
         accounts::reject(&*self.store, fingerprint).await?;
         if !memory.is_zero() {
-            self.store.put(&refused_key(fingerprint), message.as_bytes(), memory, self.clock.now()).await?;
+            self.store
+                .put(&refused_key(fingerprint), message.as_bytes(), memory, self.clock.now())
+                .await?;
         }
         Ok(())
     }
@@ -177,7 +185,9 @@ impl Front {
             id: id.clone(),
             integration: integration.name.clone(),
             connector: integration.connector.id().to_owned(),
-            budget: self.keys.budget_scope(integration.connector.id(), &learned.budget_scope),
+            budget: self
+                .keys
+                .budget_scope(integration.connector.id(), &learned.budget_scope),
             created: now,
             fingerprint: fingerprint.clone(),
             learned: learned.values,
@@ -201,12 +211,25 @@ impl Front {
 
     /// Sees to it that an account without a complete snapshot is being built.
     pub async fn ensure_building(&self, account: &Account) -> ApiResult<()> {
-        let ready = self.store.head(&account.id, Stream::Contacts).await?.is_some_and(|head| head.ready);
+        let ready = self
+            .store
+            .head(&account.id, Stream::Contacts)
+            .await?
+            .is_some_and(|head| head.ready);
         if !ready {
             let work = contacts::work::load(&*self.store, &account.id).await?;
             let started = work.tasks.get(&Kind::Full).is_some_and(|task| task.due.is_some());
-            if !started || work.look_at(Kind::Full, &self.requests.times()).is_some_and(|at| at <= self.clock.now()) {
-                self.asked(self.requests.ring(&account.id, Kind::Full, Lane::Build, None).await.map(drop))?;
+            if !started
+                || work
+                    .look_at(Kind::Full, &self.requests.times())
+                    .is_some_and(|at| at <= self.clock.now())
+            {
+                self.asked(
+                    self.requests
+                        .ring(&account.id, Kind::Full, Lane::Build, None)
+                        .await
+                        .map(drop),
+                )?;
             }
         }
         Ok(())
@@ -217,7 +240,10 @@ impl Front {
         match result {
             Ok(()) => Ok(()),
             Err(worker::requests::RequestError::Queue(error)) => {
-                tracing::warn!(error = process::chain(&error), "the queue did not take a job; the sweep will ring");
+                tracing::warn!(
+                    error = process::chain(&error),
+                    "the queue did not take a job; the sweep will ring"
+                );
                 Ok(())
             }
             Err(worker::requests::RequestError::Store(error)) => Err(error.into()),
@@ -237,7 +263,10 @@ pub struct Guesses {
 
 impl Guesses {
     pub fn new(per_minute: u32) -> Guesses {
-        Guesses { per_minute, windows: Mutex::default() }
+        Guesses {
+            per_minute,
+            windows: Mutex::default(),
+        }
     }
 
     fn allow(&self, locator: &str) -> bool {

@@ -70,7 +70,11 @@ impl Policy {
             request_deadline: settings.http.request_deadline,
             dedupe: settings.webhook.dedupe,
             publish_timeout: settings.webhook.publish_timeout,
-            public_url: settings.http.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            public_url: settings
+                .http
+                .public_url
+                .as_ref()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
         }
     }
 }
@@ -86,7 +90,17 @@ impl Front {
         policy: Policy,
     ) -> Front {
         let guesses = identify::Guesses::new(policy.credentials.checks_per_minute);
-        Front { store, queue, requests, keys, clock, integrations, policy, checks: Flights::default(), guesses }
+        Front {
+            store,
+            queue,
+            requests,
+            keys,
+            clock,
+            integrations,
+            policy,
+            checks: Flights::default(),
+            guesses,
+        }
     }
 
     /// The integration of a URL, once its path secret (if it has one) is right.
@@ -94,7 +108,11 @@ impl Front {
         let integration = self.integrations.get(name);
         let integration = integration.ok_or_else(|| ApiError::not_found("There is no integration of this name"))?;
         if !integration.admits(secret) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_secret", "The bridge secret in the URL is wrong"));
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "wrong_secret",
+                "The bridge secret in the URL is wrong",
+            ));
         }
         Ok(integration)
     }
@@ -113,7 +131,10 @@ pub fn router(front: Arc<Front>) -> Router {
         .nest("/{integration}", talkdesk.clone())
         .nest("/{integration}/k/{secret}", talkdesk)
         .route("/{integration}/webhooks", get(webhooks::challenge).post(webhooks::app))
-        .route("/{integration}/webhooks/{hook}", get(webhooks::challenge).post(webhooks::account))
+        .route(
+            "/{integration}/webhooks/{hook}",
+            get(webhooks::challenge).post(webhooks::account),
+        )
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(front.clone(), deadline))
@@ -128,12 +149,21 @@ async fn no_such_path() -> ApiError {
 }
 
 async fn wrong_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "This endpoint does not take this method")
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong_method",
+        "This endpoint does not take this method",
+    )
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     metrics::counter!("snapbridge_panics_total").increment(1);
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The bridge failed on this request").into_response()
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "The bridge failed on this request",
+    )
+    .into_response()
 }
 
 /// Whatever takes longer than the request deadline is answered 504; contact sync ends its holds long before.
@@ -141,16 +171,28 @@ async fn deadline(State(front): Shared, request: Request, next: Next) -> Respons
     let limit = front.policy.request_deadline;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "The bridge did not finish in time")
-            .retry_after(Duration::from_secs(5))
-            .into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "deadline",
+            "The bridge did not finish in time",
+        )
+        .retry_after(Duration::from_secs(5))
+        .into_response(),
     }
 }
 
 /// Counts and times every request under its *matched* path: paths hold secrets.
 async fn observe(request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let endpoint = path.rsplit('/').find(|part| !part.starts_with('{')).unwrap_or("none").to_owned();
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let endpoint = path
+        .rsplit('/')
+        .find(|part| !part.starts_with('{'))
+        .unwrap_or("none")
+        .to_owned();
     let began = Instant::now();
     let mut response = next.run(request).await;
     let status = response.status().as_u16().to_string();

@@ -35,7 +35,10 @@ pub async fn challenge(
     Query(query): Parameters,
 ) -> ApiResult<Response> {
     let integration = front.integrations.get(&hook.integration).ok_or_else(no_webhooks)?;
-    let answer = integration.connector.webhook().and_then(|hooks| hooks.challenge(&query));
+    let answer = integration
+        .connector
+        .webhook()
+        .and_then(|hooks| hooks.challenge(&query));
     let answer = answer.ok_or_else(|| ApiError::new(StatusCode::FORBIDDEN, "no_challenge", "This is no handshake"))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], answer).into_response())
 }
@@ -51,10 +54,20 @@ pub async fn app(
 ) -> ApiResult<Response> {
     let integration = front.integrations.get(&hook.integration).ok_or_else(no_webhooks)?;
     let secrets = integration.app_secrets();
-    if secrets.is_empty() || !integration.connector.webhook().is_some_and(|hooks| hooks.is_app_level()) {
+    if secrets.is_empty()
+        || !integration
+            .connector
+            .webhook()
+            .is_some_and(|hooks| hooks.is_app_level())
+    {
         return Err(no_webhooks());
     }
-    let delivery = Delivery { uri: uri.to_string(), query, headers, body };
+    let delivery = Delivery {
+        uri: uri.to_string(),
+        query,
+        headers,
+        body,
+    };
     front.deliver(&integration, delivery, &secrets, None).await
 }
 
@@ -68,12 +81,25 @@ pub async fn account(
     body: Body,
 ) -> ApiResult<Response> {
     let integration = front.integrations.get(&hook.integration).ok_or_else(no_webhooks)?;
-    let account = hook.hook.as_deref().and_then(|hook| front.keys.hook_account(hook)).ok_or_else(no_webhooks)?;
-    if !integration.connector.webhook().is_some_and(|hooks| hooks.is_per_account()) {
+    let account = hook
+        .hook
+        .as_deref()
+        .and_then(|hook| front.keys.hook_account(hook))
+        .ok_or_else(no_webhooks)?;
+    if !integration
+        .connector
+        .webhook()
+        .is_some_and(|hooks| hooks.is_per_account())
+    {
         return Err(no_webhooks());
     }
     let secrets = [SecretString::from(front.keys.hook_secret(&account))];
-    let delivery = Delivery { uri: uri.to_string(), query, headers, body };
+    let delivery = Delivery {
+        uri: uri.to_string(),
+        query,
+        headers,
+        body,
+    };
     front.deliver(&integration, delivery, &secrets, Some(account)).await
 }
 
@@ -94,7 +120,11 @@ impl Front {
     ) -> ApiResult<Response> {
         let raw = body::read(delivery.body, self.policy.webhook_body_limit, self.policy.body_timeout).await?;
         let hooks = integration.connector.webhook().ok_or_else(no_webhooks)?;
-        let url = format!("{}{}", self.policy.public_url.as_deref().unwrap_or_default(), delivery.uri);
+        let url = format!(
+            "{}{}",
+            self.policy.public_url.as_deref().unwrap_or_default(),
+            delivery.uri
+        );
         let request = WebhookRequest {
             method: "POST",
             url: &url,
@@ -117,12 +147,7 @@ impl Front {
 
     /// Marks and rings for every account that the events name. Only then are the events remembered as seen, so that a
     /// delivery that fails here is not taken for a repetition when it comes again.
-    async fn accept(
-        &self,
-        integration: &Integration,
-        events: Vec<Event>,
-        account: Option<AccountId>,
-    ) -> ApiResult<()> {
+    async fn accept(&self, integration: &Integration, events: Vec<Event>, account: Option<AccountId>) -> ApiResult<()> {
         let now = self.clock.now();
         let count = |result: &'static str, by: usize| {
             metrics::counter!("snapbridge_webhook_events_total", "integration" => integration.name.clone(), "result" => result)
@@ -133,7 +158,12 @@ impl Front {
 
         let keys: Vec<Option<String>> = relevant
             .iter()
-            .map(|event| event.dedupe.as_ref().map(|dedupe| self.event_key(integration, account.as_ref(), dedupe)))
+            .map(|event| {
+                event
+                    .dedupe
+                    .as_ref()
+                    .map(|dedupe| self.event_key(integration, account.as_ref(), dedupe))
+            })
             .collect();
         let seen = future::try_join_all(keys.iter().map(|key| async {
             match key {
@@ -170,15 +200,22 @@ impl Front {
 
         let by_id = integration.connector.has_get_many();
         for (account, ids) in named {
-            let known = accounts::get(&*self.store, &account).await.map_err(|error| not_taken(process::chain(&error)))?;
+            let known = accounts::get(&*self.store, &account)
+                .await
+                .map_err(|error| not_taken(process::chain(&error)))?;
             if known.is_none_or(|known| known.integration != integration.name) {
                 count("unknown_account", 1);
                 continue;
             }
             let ids: Vec<String> = ids.into_iter().collect();
-            self.requests.changed(&account, &ids, by_id).await.map_err(|error| not_taken(process::chain(&error)))?;
+            self.requests
+                .changed(&account, &ids, by_id)
+                .await
+                .map_err(|error| not_taken(process::chain(&error)))?;
         }
-        let remember = fresh.iter().map(|key| self.store.put(key, b"1", self.policy.dedupe, now));
+        let remember = fresh
+            .iter()
+            .map(|key| self.store.put(key, b"1", self.policy.dedupe, now));
         if let Err(error) = future::try_join_all(remember).await {
             // A repetition costs one coalesced refresh, no more.
             tracing::debug!(%error, "events could not be remembered as seen");
@@ -189,7 +226,12 @@ impl Front {
     fn event_key(&self, integration: &Integration, account: Option<&AccountId>, dedupe: &str) -> String {
         let scope = account.map_or("app", AccountId::as_str);
         // Hashed: the sender chooses the text and its length.
-        format!("event|{}", self.keys.fingerprint(&integration.name, format!("{scope}|{dedupe}").as_bytes()).0)
+        format!(
+            "event|{}",
+            self.keys
+                .fingerprint(&integration.name, format!("{scope}|{dedupe}").as_bytes())
+                .0
+        )
     }
 
     fn refuse(&self, integration: &Integration, refused: Refused) -> ApiError {
@@ -203,7 +245,11 @@ impl Front {
         metrics::counter!("snapbridge_webhook_refused_total", "integration" => integration.name.clone(), "why" => why)
             .increment(1);
         // Which part of the proof failed is for the log, not for the sender.
-        let code = if status == StatusCode::UNAUTHORIZED { "not_proven" } else { why };
+        let code = if status == StatusCode::UNAUTHORIZED {
+            "not_proven"
+        } else {
+            why
+        };
         let message = match status {
             StatusCode::UNAUTHORIZED => "The delivery does not prove its sender".to_owned(),
             _ => refused.to_string(),
@@ -218,7 +264,11 @@ fn no_webhooks() -> ApiError {
 
 /// The sender is told to come again; what the store already has is rung for by the sweep all the same.
 fn not_taken(cause: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_taken", "The delivery could not be taken; send it again")
-        .retry_after(Duration::from_secs(5))
-        .cause(cause)
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not_taken",
+        "The delivery could not be taken; send it again",
+    )
+    .retry_after(Duration::from_secs(5))
+    .cause(cause)
 }

@@ -64,7 +64,11 @@ pub fn amqp_url() -> String {
 pub fn services() -> bool {
     let address = |url: String| {
         let url = url::Url::parse(&url).expect("a service's URL");
-        format!("{}:{}", url.host_str().unwrap_or("127.0.0.1"), url.port().unwrap_or(if url.scheme() == "redis" { 6379 } else { 5672 }))
+        format!(
+            "{}:{}",
+            url.host_str().unwrap_or("127.0.0.1"),
+            url.port().unwrap_or(if url.scheme() == "redis" { 6379 } else { 5672 })
+        )
     };
     let missing: Vec<String> = [address(redis_url()), address(amqp_url())]
         .into_iter()
@@ -73,7 +77,10 @@ pub fn services() -> bool {
     if missing.is_empty() {
         return true;
     }
-    assert!(std::env::var("REQUIRE_SERVICES").as_deref() != Ok("1"), "services are required and missing: {missing:?}");
+    assert!(
+        std::env::var("REQUIRE_SERVICES").as_deref() != Ok("1"),
+        "services are required and missing: {missing:?}"
+    );
     eprintln!("SKIPPED: nothing listens at {missing:?}");
     false
 }
@@ -151,7 +158,16 @@ pub struct Setup<'a> {
 
 impl Bridge {
     pub async fn start(backend: Backend, crm: &Crm, more: &str) -> Bridge {
-        Bridge::set_up(Setup { backend, role: Role::Both, more, beside: None }, crm).await
+        Bridge::set_up(
+            Setup {
+                backend,
+                role: Role::Both,
+                more,
+                beside: None,
+            },
+            crm,
+        )
+        .await
     }
 
     pub async fn set_up(setup: Setup<'_>, crm: &Crm) -> Bridge {
@@ -160,16 +176,25 @@ impl Bridge {
             Some(other) => other.data.clone(),
             None => Arc::new(tempfile::tempdir().expect("a temporary folder")),
         };
-        let namespace = setup.beside.map_or_else(|| format!("it{:010x}", rand::random::<u64>() >> 24), |other| other.namespace.clone());
+        let namespace = setup.beside.map_or_else(
+            || format!("it{:010x}", rand::random::<u64>() >> 24),
+            |other| other.namespace.clone(),
+        );
         let text = settings_text(setup.backend, &crm.url, data.path(), &namespace, setup.more);
         let settings = load(&text);
         let defaults = Defaults::Embedded(data.path().to_owned());
         if setup.backend == Backend::Distributed && setup.beside.is_none() {
             let url = defaults.store(&settings).expect("a store URL");
-            store::migrate(&url, &namespace, false).await.expect("the store's layout");
-            jobs::migrate(&amqp_url(), &namespace, false).await.expect("the queue's layout");
+            store::migrate(&url, &namespace, false)
+                .await
+                .expect("the store's layout");
+            jobs::migrate(&amqp_url(), &namespace, false)
+                .await
+                .expect("the queue's layout");
         }
-        let parts = Parts::build(settings, &defaults, Path::new("")).await.expect("a bridge");
+        let parts = Parts::build(settings, &defaults, Path::new(""))
+            .await
+            .expect("a bridge");
         let listeners = Listeners::bind(&parts.settings, setup.role).await.expect("free ports");
         let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
         let url = listeners.public.as_ref().map(address).unwrap_or_default();
@@ -192,14 +217,25 @@ impl Bridge {
             data,
         };
         until("the admin listener answers", || async {
-            bridge.http.get(format!("{}/healthz", bridge.admin)).send().await.is_ok()
+            bridge
+                .http
+                .get(format!("{}/healthz", bridge.admin))
+                .send()
+                .await
+                .is_ok()
         })
         .await;
         bridge
     }
 
     pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        let response = self.http.post(format!("{}{path}", self.url)).json(&body).send().await.expect("an answer");
+        let response = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .json(&body)
+            .send()
+            .await
+            .expect("an answer");
         let status = response.status().as_u16();
         (status, response.json().await.unwrap_or(Value::Null))
     }
@@ -209,7 +245,8 @@ impl Bridge {
     }
 
     pub async fn sync(&self, meta: Value) -> (u16, Value) {
-        self.post("/demo/contact_sync", json!({"auth": auth(), "meta": meta})).await
+        self.post("/demo/contact_sync", json!({"auth": auth(), "meta": meta}))
+            .await
     }
 
     /// One whole run: contacts by id in the order of delivery (the last version of each), the last checkpoint, pages.
@@ -224,8 +261,13 @@ impl Bridge {
             for contact in page["contacts"].as_array().expect("contacts") {
                 run.contacts.push(contact.clone());
             }
-            run.checkpoint = page["synchronization_checkpoint"].as_str().expect("a checkpoint").to_owned();
-            let Some(next) = page.get("next_offset") else { return run };
+            run.checkpoint = page["synchronization_checkpoint"]
+                .as_str()
+                .expect("a checkpoint")
+                .to_owned();
+            let Some(next) = page.get("next_offset") else {
+                return run;
+            };
             meta = json!({"offset": next, "context": page["context"]});
             assert!(began.elapsed() < PATIENCE, "a run without end: {} pages", run.pages);
         }
@@ -237,8 +279,12 @@ impl Bridge {
         assert_eq!(status, 200, "{body}");
         let account = self.account().await;
         until("the first full pass is complete", || async {
-            let work = contacts::work::load(&*self.store, &account).await.expect("the account's work");
-            work.tasks.get(&contacts::Kind::Full).is_some_and(|task| task.last_done.is_some())
+            let work = contacts::work::load(&*self.store, &account)
+                .await
+                .expect("the account's work");
+            work.tasks
+                .get(&contacts::Kind::Full)
+                .is_some_and(|task| task.last_done.is_some())
         })
         .await;
         account
@@ -260,7 +306,11 @@ impl Bridge {
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
         let mut found = Vec::new();
         for key in scan(&mut connection, &format!("*:{}:*", self.namespace)).await {
-            let value: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut connection).await.expect("a value");
+            let value: Vec<u8> = redis::cmd("DUMP")
+                .arg(&key)
+                .query_async(&mut connection)
+                .await
+                .expect("a value");
             found.push((String::from_utf8_lossy(&key).into_owned(), value));
         }
         found
@@ -295,8 +345,14 @@ async fn scan(connection: &mut redis::aio::MultiplexedConnection, pattern: &str)
     let mut found = Vec::new();
     let mut cursor = 0u64;
     loop {
-        let scanned: Result<(u64, Vec<Vec<u8>>), _> =
-            redis::cmd("SCAN").arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(5_000).query_async(connection).await;
+        let scanned: Result<(u64, Vec<Vec<u8>>), _> = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(5_000)
+            .query_async(connection)
+            .await;
         let Ok((next, keys)) = scanned else { return found };
         found.extend(keys);
         cursor = next;
@@ -316,13 +372,19 @@ pub struct Run {
 
 impl Run {
     pub fn ids(&self) -> std::collections::BTreeSet<String> {
-        self.contacts.iter().map(|contact| contact["id"].as_str().expect("an id").to_owned()).collect()
+        self.contacts
+            .iter()
+            .map(|contact| contact["id"].as_str().expect("an id").to_owned())
+            .collect()
     }
 
     /// The last version delivered of each contact: id → title.
     pub fn titles(&self) -> std::collections::BTreeMap<String, String> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        self.contacts.iter().map(|contact| (text(&contact["id"]), text(&contact["title"]))).collect()
+        self.contacts
+            .iter()
+            .map(|contact| (text(&contact["id"]), text(&contact["title"])))
+            .collect()
     }
 }
 
@@ -332,7 +394,11 @@ pub fn auth() -> Value {
 
 /// id → title of what the CRM has now.
 pub fn truth(crm: &Crm) -> std::collections::BTreeMap<String, String> {
-    crm.crm.truth("demo").into_iter().map(|row| (row.id, row.job_title.trim().to_owned())).collect()
+    crm.crm
+        .truth("demo")
+        .into_iter()
+        .map(|row| (row.id, row.job_title.trim().to_owned()))
+        .collect()
 }
 
 /// The settings of a bridge under test.

@@ -33,7 +33,9 @@ fn spellings(secret: &str) -> Vec<String> {
 fn search(what: &str, bytes: &[u8], secrets: &[&str]) {
     for secret in secrets {
         for spelling in spellings(secret) {
-            let found = bytes.windows(spelling.len()).any(|window| window == spelling.as_bytes());
+            let found = bytes
+                .windows(spelling.len())
+                .any(|window| window == spelling.as_bytes());
             assert!(!found, "{what} holds a secret");
         }
     }
@@ -90,27 +92,57 @@ async fn live_through(backend: Backend) -> (Bridge, Vec<u8>) {
     assert_eq!(post("/demo/auth_validation", json!({ "auth": auth })).await.0, 200);
     let account = bridge.account().await;
     let hook = format!("{}/demo/webhooks/{}", bridge.url, bridge.keys.hook_id(&account));
-    crm.crm.control(Control::webhook("demo", Some(Webhook::new(hook, bridge.keys.hook_secret(&account))))).done();
+    crm.crm
+        .control(Control::webhook(
+            "demo",
+            Some(Webhook::new(hook, bridge.keys.hook_secret(&account))),
+        ))
+        .done();
     crm.crm.knobs("demo", |knobs| knobs.errors_as_200 = true);
     until("contacts arrive", || async {
         let head = bridge.store.head(&account, contacts::Stream::Contacts).await.unwrap();
         head.is_some_and(|head| head.ready)
     })
     .await;
-    crm.crm.control(Control::edit("demo", fake_crm::Change::random(5))).done();
-    until("the webhook is delivered", || async { crm.crm.stats("demo").webhooks.delivered >= 5 }).await;
+    crm.crm
+        .control(Control::edit("demo", fake_crm::Change::random(5)))
+        .done();
+    until("the webhook is delivered", || async {
+        crm.crm.stats("demo").webhooks.delivered >= 5
+    })
+    .await;
     assert_eq!(post("/demo/contact_sync", json!({ "auth": auth })).await.0, 200);
     // A wrong body that holds it, an unknown integration, a refused token: errors echo nothing.
     post("/demo/contact_sync", json!({"auth": {"token": [CANARY]}})).await;
     post("/nobody/contact_sync", json!({ "auth": auth })).await;
     crm.crm.control(Control::tokens("demo", &["another"])).done();
     until("the worker meets the 401", || async {
-        contacts::work::load(&*bridge.store, &account).await.unwrap().park.is_some()
+        contacts::work::load(&*bridge.store, &account)
+            .await
+            .unwrap()
+            .park
+            .is_some()
     })
     .await;
     assert_eq!(post("/demo/contact_sync", json!({ "auth": auth })).await.0, 401);
-    let metrics = bridge.http.get(format!("{}/metrics", bridge.admin)).send().await.unwrap().bytes().await.unwrap();
-    let ready = bridge.http.get(format!("{}/readyz", bridge.admin)).send().await.unwrap().bytes().await.unwrap();
+    let metrics = bridge
+        .http
+        .get(format!("{}/metrics", bridge.admin))
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    let ready = bridge
+        .http
+        .get(format!("{}/readyz", bridge.admin))
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
     answers.extend_from_slice(&metrics);
     answers.extend_from_slice(&ready);
     (bridge, answers)
@@ -138,7 +170,11 @@ on_both!(invariant_12_a_secret_is_nowhere_but_at_its_crm, |backend| async move {
             let mut found = Vec::new();
             files(bridge.folder(), &mut found);
             found.retain(|(name, _)| !name.ends_with("/keys"));
-            assert!(found.iter().any(|(name, bytes)| name.ends_with("store.db") && !bytes.is_empty()));
+            assert!(
+                found
+                    .iter()
+                    .any(|(name, bytes)| name.ends_with("store.db") && !bytes.is_empty())
+            );
             found
         }
         Backend::Distributed => bridge.redis_dump().await,
@@ -154,7 +190,16 @@ on_both!(invariant_12_a_secret_is_nowhere_but_at_its_crm, |backend| async move {
     for line in logged.split(|byte| *byte == b'\n') {
         let text = String::from_utf8_lossy(line);
         let target = text.split("\"target\":\"").nth(1).unwrap_or_default();
-        let ours = ["snapbridge", "worker", "crm", "store", "jobs", "contacts", "talkdesk", "process"];
+        let ours = [
+            "snapbridge",
+            "worker",
+            "crm",
+            "store",
+            "jobs",
+            "contacts",
+            "talkdesk",
+            "process",
+        ];
         if ours.iter().any(|name| target.starts_with(name)) {
             search(&text, line, &secrets);
         }

@@ -19,13 +19,22 @@ impl Hook<'_> {
     async fn of(bridge: &Bridge) -> Hook<'_> {
         let account = bridge.account().await;
         let url = format!("{}/demo/webhooks/{}", bridge.url, bridge.keys.hook_id(&account));
-        Hook { bridge, url, secret: bridge.keys.hook_secret(&account) }
+        Hook {
+            bridge,
+            url,
+            secret: bridge.keys.hook_secret(&account),
+        }
     }
 
     async fn send(&self, events: &Value) -> u16 {
         let body = events.to_string();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().to_string();
-        self.send_raw(&body, &now, &signature(&self.secret, &now, body.as_bytes())).await
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis()
+            .to_string();
+        self.send_raw(&body, &now, &signature(&self.secret, &now, body.as_bytes()))
+            .await
     }
 
     async fn send_raw(&self, body: &str, timestamp: &str, signature: &str) -> u16 {
@@ -44,24 +53,32 @@ fn event(n: u64, id: &str) -> Value {
     json!({"event_id": format!("e{n}"), "account": "demo", "type": "contact.updated", "id": id, "at": 1_760_000_000_000u64})
 }
 
-on_both!(an_edit_reaches_talkdesk_through_the_crms_own_webhook, |backend| async move {
-    let crm = Crm::start(200).await;
-    let bridge = Bridge::start(backend, &crm, SLOW_POLL).await;
-    bridge.build().await;
-    let before = bridge.run(None).await;
-    let hook = Hook::of(&bridge).await;
-    crm.crm.control(Control::webhook("demo", Some(Webhook::new(&hook.url, &hook.secret)))).done();
-    crm.crm.control(Control::edit("demo", Change::ids([10, 20]))).done();
-    crm.crm.control(Control::delete("demo", Change::ids([30]))).done();
-    until("both edits arrive, and nothing else", || async {
-        let run = bridge.run(Some(&before.checkpoint)).await;
-        run.ids().into_iter().collect::<Vec<_>>() == ["10", "20"]
-    })
-    .await;
-    until("the deleted one is gone", || async { bridge.run(None).await.titles() == truth(&crm) }).await;
-    assert_eq!(crm.crm.stats("demo").webhooks.given_up, 0);
-    bridge.stop().await;
-});
+on_both!(
+    an_edit_reaches_talkdesk_through_the_crms_own_webhook,
+    |backend| async move {
+        let crm = Crm::start(200).await;
+        let bridge = Bridge::start(backend, &crm, SLOW_POLL).await;
+        bridge.build().await;
+        let before = bridge.run(None).await;
+        let hook = Hook::of(&bridge).await;
+        crm.crm
+            .control(Control::webhook("demo", Some(Webhook::new(&hook.url, &hook.secret))))
+            .done();
+        crm.crm.control(Control::edit("demo", Change::ids([10, 20]))).done();
+        crm.crm.control(Control::delete("demo", Change::ids([30]))).done();
+        until("both edits arrive, and nothing else", || async {
+            let run = bridge.run(Some(&before.checkpoint)).await;
+            run.ids().into_iter().collect::<Vec<_>>() == ["10", "20"]
+        })
+        .await;
+        until("the deleted one is gone", || async {
+            bridge.run(None).await.titles() == truth(&crm)
+        })
+        .await;
+        assert_eq!(crm.crm.stats("demo").webhooks.given_up, 0);
+        bridge.stop().await;
+    }
+);
 
 on_both!(deliveries_without_proof_are_refused, |backend| async move {
     let crm = Crm::start(5).await;
@@ -71,65 +88,126 @@ on_both!(deliveries_without_proof_are_refused, |backend| async move {
     let body = json!([event(1, "1")]).to_string();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let good = signature(&hook.secret, &now.to_string(), body.as_bytes());
-    assert_eq!(hook.send_raw(&format!("{body} "), &now.to_string(), &good).await, 401, "one byte more");
-    assert_eq!(hook.send_raw(&body, &(now + 1).to_string(), &good).await, 401, "another time");
+    assert_eq!(
+        hook.send_raw(&format!("{body} "), &now.to_string(), &good).await,
+        401,
+        "one byte more"
+    );
+    assert_eq!(
+        hook.send_raw(&body, &(now + 1).to_string(), &good).await,
+        401,
+        "another time"
+    );
     let old = (now - 3_600_000).to_string();
-    assert_eq!(hook.send_raw(&body, &old, &signature(&hook.secret, &old, body.as_bytes())).await, 401, "too old");
+    assert_eq!(
+        hook.send_raw(&body, &old, &signature(&hook.secret, &old, body.as_bytes()))
+            .await,
+        401,
+        "too old"
+    );
     assert_eq!(hook.send_raw(&body, &now.to_string(), "").await, 401, "no signature");
-    assert_eq!(hook.send_raw(&body, &now.to_string(), &good.to_uppercase()).await, 202, "hex is hex");
-    let wrong = Hook { url: format!("{}x", hook.url), ..Hook::of(&bridge).await };
+    assert_eq!(
+        hook.send_raw(&body, &now.to_string(), &good.to_uppercase()).await,
+        202,
+        "hex is hex"
+    );
+    let wrong = Hook {
+        url: format!("{}x", hook.url),
+        ..Hook::of(&bridge).await
+    };
     assert_eq!(wrong.send(&json!([])).await, 404, "a hook nobody gave out");
     let big = "x".repeat(600 * 1024);
     assert_eq!(hook.send_raw(&big, &now.to_string(), &good).await, 413);
     bridge.stop().await;
 });
 
-on_both!(app_level_events_are_routed_by_the_account_they_name, |backend| async move {
-    let crm = Crm::start(40).await;
-    let bridge = Bridge::start(backend, &crm, &format!("{SLOW_POLL}\nintegrations.demo.app.webhook_secret = \"app-secret-1\"")).await;
-    bridge.build().await;
-    let before = bridge.run(None).await;
-    let hook = Hook { bridge: &bridge, url: format!("{}/demo/webhooks", bridge.url), secret: "app-secret-1".into() };
-    crm.crm.control(Control::edit("demo", Change::ids([4]))).done();
-    let stranger = json!({"event_id": "s", "account": "nobody", "type": "contact.updated", "id": "4", "at": 1});
-    assert_eq!(hook.send(&json!([stranger])).await, 202, "an unknown account is no reason to send it again");
-    assert_eq!(hook.send(&json!([event(1, "4")])).await, 202);
-    until("the edit arrives", || async { bridge.run(Some(&before.checkpoint)).await.ids().contains("4") }).await;
-    assert_eq!(snapbridge::sampling::account_ids(&*bridge.store, 10).await.unwrap().len(), 1, "nothing was created");
-    bridge.stop().await;
-});
+on_both!(
+    app_level_events_are_routed_by_the_account_they_name,
+    |backend| async move {
+        let crm = Crm::start(40).await;
+        let bridge = Bridge::start(
+            backend,
+            &crm,
+            &format!("{SLOW_POLL}\nintegrations.demo.app.webhook_secret = \"app-secret-1\""),
+        )
+        .await;
+        bridge.build().await;
+        let before = bridge.run(None).await;
+        let hook = Hook {
+            bridge: &bridge,
+            url: format!("{}/demo/webhooks", bridge.url),
+            secret: "app-secret-1".into(),
+        };
+        crm.crm.control(Control::edit("demo", Change::ids([4]))).done();
+        let stranger = json!({"event_id": "s", "account": "nobody", "type": "contact.updated", "id": "4", "at": 1});
+        assert_eq!(
+            hook.send(&json!([stranger])).await,
+            202,
+            "an unknown account is no reason to send it again"
+        );
+        assert_eq!(hook.send(&json!([event(1, "4")])).await, 202);
+        until("the edit arrives", || async {
+            bridge.run(Some(&before.checkpoint)).await.ids().contains("4")
+        })
+        .await;
+        assert_eq!(
+            snapbridge::sampling::account_ids(&*bridge.store, 10)
+                .await
+                .unwrap()
+                .len(),
+            1,
+            "nothing was created"
+        );
+        bridge.stop().await;
+    }
+);
 
-on_both!(invariant_9_a_storm_for_one_account_leads_to_few_jobs_and_loses_no_id, |backend| async move {
-    let crm = Crm::start(600).await;
-    let bridge = Bridge::start(backend, &crm, SLOW_POLL).await;
-    let account = bridge.build().await;
-    let before = bridge.run(None).await;
-    crm.crm.control(Control::edit("demo", Change::ids(1..=600))).done();
-    let hook = Hook::of(&bridge).await;
-    let fetches = crm.crm.stats("demo").calls_of("contacts.batch");
-    // 100 events a delivery, as senders batch them; all ids again and again.
-    let deliveries = storm();
-    let sending = futures::stream::iter((0..deliveries).map(|n| {
-        let events: Vec<Value> = (0..100).map(|i| event(n * 100 + i, &((n * 100 + i) % 600 + 1).to_string())).collect();
-        let hook = &hook;
-        async move { hook.send(&Value::Array(events)).await }
-    }));
-    use futures::StreamExt;
-    let statuses: Vec<u16> = sending.buffer_unordered(8).collect().await;
-    assert!(statuses.iter().all(|status| *status == 202), "{statuses:?}");
-    until("every edit has arrived", || async {
-        bridge.run(Some(&before.checkpoint)).await.ids().len() == 600
-    })
-    .await;
-    until("nothing is left dirty", || async { bridge.store.dirty(&account, 10).await.unwrap().is_empty() }).await;
-    let fetches = crm.crm.stats("demo").calls_of("contacts.batch") - fetches;
-    assert!(fetches < deliveries, "{} events led to {fetches} fetches", deliveries * 100);
-    bridge.stop().await;
-});
+on_both!(
+    invariant_9_a_storm_for_one_account_leads_to_few_jobs_and_loses_no_id,
+    |backend| async move {
+        let crm = Crm::start(600).await;
+        let bridge = Bridge::start(backend, &crm, SLOW_POLL).await;
+        let account = bridge.build().await;
+        let before = bridge.run(None).await;
+        crm.crm.control(Control::edit("demo", Change::ids(1..=600))).done();
+        let hook = Hook::of(&bridge).await;
+        let fetches = crm.crm.stats("demo").calls_of("contacts.batch");
+        // 100 events a delivery, as senders batch them; all ids again and again.
+        let deliveries = storm();
+        let sending = futures::stream::iter((0..deliveries).map(|n| {
+            let events: Vec<Value> = (0..100)
+                .map(|i| event(n * 100 + i, &((n * 100 + i) % 600 + 1).to_string()))
+                .collect();
+            let hook = &hook;
+            async move { hook.send(&Value::Array(events)).await }
+        }));
+        use futures::StreamExt;
+        let statuses: Vec<u16> = sending.buffer_unordered(8).collect().await;
+        assert!(statuses.iter().all(|status| *status == 202), "{statuses:?}");
+        until("every edit has arrived", || async {
+            bridge.run(Some(&before.checkpoint)).await.ids().len() == 600
+        })
+        .await;
+        until("nothing is left dirty", || async {
+            bridge.store.dirty(&account, 10).await.unwrap().is_empty()
+        })
+        .await;
+        let fetches = crm.crm.stats("demo").calls_of("contacts.batch") - fetches;
+        assert!(
+            fetches < deliveries,
+            "{} events led to {fetches} fetches",
+            deliveries * 100
+        );
+        bridge.stop().await;
+    }
+);
 
 /// Deliveries of a storm: 100,000 events by default; fewer where a machine is slow.
 fn storm() -> u64 {
-    std::env::var("SNAPBRIDGE_TEST_STORM").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000)
+    std::env::var("SNAPBRIDGE_TEST_STORM")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_000)
 }
 
 on_both!(repeated_events_are_dropped_and_get_their_2xx, |backend| async move {
@@ -138,7 +216,10 @@ on_both!(repeated_events_are_dropped_and_get_their_2xx, |backend| async move {
     let account = bridge.build().await;
     let hook = Hook::of(&bridge).await;
     assert_eq!(hook.send(&json!([event(1, "1")])).await, 202);
-    until("it has been fetched", || async { bridge.store.dirty(&account, 10).await.unwrap().is_empty() }).await;
+    until("it has been fetched", || async {
+        bridge.store.dirty(&account, 10).await.unwrap().is_empty()
+    })
+    .await;
     let calls = crm.calls();
     for _ in 0..20 {
         assert_eq!(hook.send(&json!([event(1, "1")])).await, 202);

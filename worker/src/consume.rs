@@ -38,7 +38,10 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
     let mut consumer = deps.queue.consume(&Lane::ALL, deps.policy.slots).await?;
     let sweeping = tokio::spawn(crate::sweep::run(deps.clone(), stop.clone()));
     let slices = TaskTracker::new();
-    let halt = Halt { stop: stop.clone(), ..Halt::default() };
+    let halt = Halt {
+        stop: stop.clone(),
+        ..Halt::default()
+    };
     loop {
         let delivery = tokio::select! {
             () = stop.cancelled() => break,
@@ -56,11 +59,20 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
     }
     consumer.stop().await;
     slices.close();
-    if tokio::time::timeout(deps.policy.stop_grace, slices.wait()).await.is_err() {
-        tracing::warn!(slices = slices.len(), "slices did not end within the stop grace; their pages are abandoned");
+    if tokio::time::timeout(deps.policy.stop_grace, slices.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            slices = slices.len(),
+            "slices did not end within the stop grace; their pages are abandoned"
+        );
         halt.abandon.cancel();
         if tokio::time::timeout(HAND_OVER, slices.wait()).await.is_err() {
-            tracing::warn!(slices = slices.len(), "slices could not be handed over; they go on when their leases run out");
+            tracing::warn!(
+                slices = slices.len(),
+                "slices could not be handed over; they go on when their leases run out"
+            );
             halt.leave.cancel();
             slices.wait().await;
         }
@@ -93,7 +105,9 @@ async fn handle(deps: &Deps, delivery: Delivery, halt: &Halt) {
         }
         Err(Unreadable::Broken(error)) => match bury_unreadable(deps, delivery.body(), error.clone()).await {
             Ok(()) => Settle::Ack,
-            Err(_) => Settle::PutOff { after: deps.policy.busy_wait },
+            Err(_) => Settle::PutOff {
+                after: deps.policy.busy_wait,
+            },
         },
         Ok(job) => {
             let job = job.clone();
@@ -132,11 +146,19 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
         Ok(Begin::Busy { until }) => {
             count(job.kind, "busy");
             let wait = until.since(now).min(times.marker / 2).max(Duration::from_millis(1));
-            Settle::PutOff { after: if wait < times.lease { wait.min(deps.policy.busy_wait) } else { wait } }
+            Settle::PutOff {
+                after: if wait < times.lease {
+                    wait.min(deps.policy.busy_wait)
+                } else {
+                    wait
+                },
+            }
         }
         Err(error) => {
             tracing::warn!(account = %job.account, kind = %job.kind, %error, "a job could not be begun");
-            Settle::PutOff { after: deps.policy.busy_wait }
+            Settle::PutOff {
+                after: deps.policy.busy_wait,
+            }
         }
     }
 }
@@ -162,7 +184,9 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, halt: &Halt) 
             };
             let mut outcome = outcome::judge(kind, attempt, now, &deps.policy.retry);
             if outcome == Outcome::Park && credentials_are_newer(deps, account.as_ref()).await {
-                outcome = Outcome::Due { at: now.plus(Duration::from_millis(1)) };
+                outcome = Outcome::Due {
+                    at: now.plus(Duration::from_millis(1)),
+                };
             }
             (outcome, Some((kind, chain(error))))
         }
@@ -191,7 +215,12 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, halt: &Halt) 
             Outcome::Due { at } => Some(*at),
             _ => None,
         };
-        Failure { at: now, kind: kind.as_str().to_owned(), message, again }
+        Failure {
+            at: now,
+            kind: kind.as_str().to_owned(),
+            message,
+            again,
+        }
     });
     crash::point("before_finish");
     let settled = finish(deps, job, account.as_ref(), fence, ready, &outcome, failure).await;
@@ -246,13 +275,15 @@ async fn finish(
         _ => false,
     };
     work::update(&*deps.store, &job.account, times, |work| {
-        let poll_at = pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
+        let poll_at =
+            pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
         let next = match (job.kind, pace, poll_at) {
             (Kind::Ids, ..) | (_, None, _) | (_, _, None) => None,
             (Kind::Changes, Some(_), Some(at)) => Some((at, Lane::Refresh)),
-            (Kind::Full, Some(pace), _) if ready => {
-                Some((now.plus(jittered(pace.reconcile, pace.jitter, &job.account)), Lane::Reconcile))
-            }
+            (Kind::Full, Some(pace), _) if ready => Some((
+                now.plus(jittered(pace.reconcile, pace.jitter, &job.account)),
+                Lane::Reconcile,
+            )),
             (Kind::Full, Some(_), _) => Some((now.plus(deps.policy.retry.max), Lane::Build)),
         };
         if let (Kind::Full, true, Some(at)) = (job.kind, ready, poll_at) {
@@ -261,7 +292,14 @@ async fn finish(
         if left_dirty {
             work.due_at(Kind::Ids, Lane::Refresh, now);
         }
-        let end = End { kind: job.kind, fence, outcome, failure: failure.clone(), next, job: JobId::random() };
+        let end = End {
+            kind: job.kind,
+            fence,
+            outcome,
+            failure: failure.clone(),
+            next,
+            job: JobId::random(),
+        };
         work.finish(&job.account, end, now)
     })
     .await
@@ -271,7 +309,9 @@ async fn finish(
 fn store_failed(deps: &Deps, job: &Job, error: StoreError) -> Settle {
     tracing::warn!(account = %job.account, kind = %job.kind, %error, "the store failed at the end of a slice");
     count(job.kind, "store_failed");
-    Settle::PutOff { after: deps.policy.busy_wait }
+    Settle::PutOff {
+        after: deps.policy.busy_wait,
+    }
 }
 
 /// Keeps a dead letter. Contact ids that could not be fetched move from the dirty set into it.

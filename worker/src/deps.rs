@@ -75,7 +75,10 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { time: Duration::from_secs(20), pages: 50 }
+        Plan {
+            time: Duration::from_secs(20),
+            pages: 50,
+        }
     }
 }
 
@@ -92,7 +95,11 @@ pub struct Brake {
 
 impl Default for Brake {
     fn default() -> Brake {
-        Brake { ratio: 0.2, min: 20, max: 1_000 }
+        Brake {
+            ratio: 0.2,
+            min: 20,
+            max: 1_000,
+        }
     }
 }
 
@@ -107,7 +114,10 @@ impl Brake {
 /// Spreads a period over accounts: the same account always gets the same part of ±`jitter`, so that not all of them are
 /// due at once.
 pub fn jittered(period: Duration, jitter: f64, account: &AccountId) -> Duration {
-    let spread = account.as_str().bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let spread = account
+        .as_str()
+        .bytes()
+        .fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let part = f64::from(spread % 1_000) / 500.0 - 1.0;
     period.mul_f64((1.0 + jitter.clamp(0.0, 0.9) * part).max(0.05))
 }
@@ -134,7 +144,14 @@ mod tests {
     #[test]
     fn invariant_13_the_brake_bites_between_its_bounds() {
         let brake = Brake::default();
-        for (living, limit) in [(0, 20), (50, 20), (100, 20), (1_000, 200), (5_000, 1_000), (1_000_000, 1_000)] {
+        for (living, limit) in [
+            (0, 20),
+            (50, 20),
+            (100, 20),
+            (1_000, 200),
+            (5_000, 1_000),
+            (1_000_000, 1_000),
+        ] {
             assert_eq!(brake.limit(living), limit, "{living} living");
         }
     }

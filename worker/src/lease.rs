@@ -36,7 +36,10 @@ impl Keeper {
                 }
             }
         });
-        Keeper { state, task: task.abort_handle() }
+        Keeper {
+            state,
+            task: task.abort_handle(),
+        }
     }
 
     pub fn state(&self) -> Renewed {

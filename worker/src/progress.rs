@@ -114,7 +114,9 @@ impl Progress {
     /// early rather than too late.
     pub fn note_clock(&mut self, crm_clock: Option<Micros>, replied_at: Micros) {
         if let Some(crm) = crm_clock {
-            self.skew = i64::try_from(crm.0).unwrap_or(i64::MAX).saturating_sub_unsigned(replied_at.0);
+            self.skew = i64::try_from(crm.0)
+                .unwrap_or(i64::MAX)
+                .saturating_sub_unsigned(replied_at.0);
         }
     }
 
@@ -122,7 +124,13 @@ impl Progress {
     pub fn window(&self, now: Micros, lag: Duration, overlap: Duration) -> Poll {
         let until = self.crm_now(now).minus(lag);
         let since = Micros(self.cursor.0.saturating_sub(micros(overlap))).min(until);
-        Poll { since, until, started: now, stage: PollStage::Changes, page: None }
+        Poll {
+            since,
+            until,
+            started: now,
+            stage: PollStage::Changes,
+            page: None,
+        }
     }
 
     /// A poll window was read whole: returns the watermark.
@@ -171,7 +179,10 @@ mod tests {
         let (written, replied) = (Micros::from_secs(110), Micros::from_secs(105));
         let mut progress = Progress::default();
         progress.note_clock(Some(written), replied);
-        assert!(progress.crm_now(replied) <= Micros::from_secs(112), "the CRM's clock then");
+        assert!(
+            progress.crm_now(replied) <= Micros::from_secs(112),
+            "the CRM's clock then"
+        );
         progress.note_clock(None, Micros::from_secs(500));
         assert_eq!(progress.crm_now(replied), written);
     }

@@ -47,7 +47,13 @@ impl Requests {
         times: WorkTimes,
         dirty_limit: usize,
     ) -> Requests {
-        Requests { store, queue, clock, times, dirty_limit }
+        Requests {
+            store,
+            queue,
+            clock,
+            times,
+            dirty_limit,
+        }
     }
 
     /// How long leases and markers last here.
@@ -87,9 +93,14 @@ impl Requests {
             let known = work::load(&*self.store, account).await?;
             let waits = known.tasks.get(&kind).is_some_and(|task| {
                 task.due.is_some_and(|due| due <= now)
-                    && task.marker.as_ref().is_some_and(|marker| now < marker.since.plus(self.times.marker))
+                    && task
+                        .marker
+                        .as_ref()
+                        .is_some_and(|marker| now < marker.since.plus(self.times.marker))
             });
-            let noted = known.last_event.is_some_and(|at| event.since(at) < std::time::Duration::from_secs(60));
+            let noted = known
+                .last_event
+                .is_some_and(|at| event.since(at) < std::time::Duration::from_secs(60));
             if waits && noted {
                 return Ok(Rung::Waiting);
             }
@@ -109,8 +120,7 @@ impl Requests {
             Ok(Confirmed) => Ok(Rung::Published),
             Err(error) => {
                 // So that the next event tries again at once. If this fails too, the marker runs out by itself.
-                let unrung =
-                    work::update(&*self.store, account, &self.times, |work| work.unring(kind, &job.id)).await;
+                let unrung = work::update(&*self.store, account, &self.times, |work| work.unring(kind, &job.id)).await;
                 if let Err(error) = unrung {
                     tracing::warn!(%account, %kind, %error, "a marker without a job stays until it runs out");
                 }
@@ -122,7 +132,10 @@ impl Requests {
     /// The CRM no longer takes the account's credentials: its work stands still.
     pub async fn park(&self, account: &AccountId, message: &str) -> Result<(), RequestError> {
         let now = self.clock.now();
-        work::update(&*self.store, account, &self.times, |work| work.park(message.to_owned(), now)).await?;
+        work::update(&*self.store, account, &self.times, |work| {
+            work.park(message.to_owned(), now)
+        })
+        .await?;
         Ok(())
     }
 
@@ -133,7 +146,15 @@ impl Requests {
             let kinds = work.unpark(now);
             kinds
                 .into_iter()
-                .map(|kind| (kind, work.tasks.get(&kind).and_then(|task| task.lane).unwrap_or(Lane::Refresh)))
+                .map(|kind| {
+                    (
+                        kind,
+                        work.tasks
+                            .get(&kind)
+                            .and_then(|task| task.lane)
+                            .unwrap_or(Lane::Refresh),
+                    )
+                })
                 .collect::<Vec<_>>()
         })
         .await?;

@@ -27,7 +27,10 @@ pub async fn run(deps: Deps, stop: CancellationToken) {
             tracing::warn!(%error, "the queue's dead jobs could not be taken in");
         }
         // Jitter, so that several processes do not look at the same moment.
-        let pause = deps.policy.sweep.mul_f64(rand::Rng::random_range(&mut rand::rng(), 0.8..1.2));
+        let pause = deps
+            .policy
+            .sweep
+            .mul_f64(rand::Rng::random_range(&mut rand::rng(), 0.8..1.2));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -40,7 +43,9 @@ pub async fn once(deps: &Deps) -> Result<u64, crate::requests::RequestError> {
     let now = deps.clock.now();
     let mut rung = 0;
     for (member, _) in deps.store.index_until(LOOK, now, PER_SHARD).await? {
-        let Some((account, kind)) = work::parse_member(&member) else { continue };
+        let Some((account, kind)) = work::parse_member(&member) else {
+            continue;
+        };
         let lane = work::load(&*deps.store, &account)
             .await?
             .tasks

@@ -46,9 +46,7 @@ pub struct Sealed {
 
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealed")
-            .field("kid", &self.kid)
-            .finish_non_exhaustive()
+        f.debug_struct("Sealed").field("kid", &self.kid).finish_non_exhaustive()
     }
 }
 
@@ -63,14 +61,8 @@ impl Sealed {
         }
     }
 
-    pub fn open(
-        &self,
-        keys: &Keys,
-        account: &AccountId,
-    ) -> Result<BTreeMap<String, String>, SealError> {
-        let sealed = BASE64
-            .decode(self.data.as_bytes())
-            .map_err(|_| SealError::Forged)?;
+    pub fn open(&self, keys: &Keys, account: &AccountId) -> Result<BTreeMap<String, String>, SealError> {
+        let sealed = BASE64.decode(self.data.as_bytes()).map_err(|_| SealError::Forged)?;
         let plain = keys.open(Purpose::Credentials, account.as_str(), &self.kid, &sealed)?;
         serde_json::from_slice(&plain).map_err(|_| SealError::Forged)
     }
@@ -85,10 +77,7 @@ pub struct Registered {
 }
 
 /// Stores an account whose credentials the CRM has just accepted. Keeps what a known one has had before.
-pub async fn register(
-    docs: &(impl Documents + ?Sized),
-    account: &Account,
-) -> StoreResult<Registered> {
+pub async fn register(docs: &(impl Documents + ?Sized), account: &Account) -> StoreResult<Registered> {
     let key = DocKey::of_account(DocKind::Account, &account.id);
     let registered = docs::update(docs, &key, |known: Option<Account>| {
         let new = known.is_none();
@@ -131,9 +120,7 @@ pub async fn touch(
     verified: Option<Micros>,
     at_most_every: Duration,
 ) -> StoreResult<()> {
-    let old = |known: Micros, new: Option<Micros>| {
-        new.is_some_and(|new| new.since(known) >= at_most_every)
-    };
+    let old = |known: Micros, new: Option<Micros>| new.is_some_and(|new| new.since(known) >= at_most_every);
     if !old(account.called, called) && !old(account.verified, verified) {
         return Ok(());
     }
@@ -150,11 +137,7 @@ pub async fn touch(
 }
 
 /// The accounts that an app-level webhook means by `route`.
-pub async fn by_route(
-    docs: &(impl Documents + ?Sized),
-    integration: &str,
-    route: &str,
-) -> StoreResult<Vec<AccountId>> {
+pub async fn by_route(docs: &(impl Documents + ?Sized), integration: &str, route: &str) -> StoreResult<Vec<AccountId>> {
     let key = DocKey::by_id(DocKind::Route, route_id(integration, route));
     Ok(docs::load(docs, &key).await?.unwrap_or_default())
 }
@@ -178,7 +161,9 @@ pub async fn by_fingerprint(
     fingerprint: &Fingerprint,
     now: Micros,
 ) -> StoreResult<Option<Known>> {
-    let Some(value) = scratch.get(&fingerprint_key(fingerprint), now).await? else { return Ok(None) };
+    let Some(value) = scratch.get(&fingerprint_key(fingerprint), now).await? else {
+        return Ok(None);
+    };
     let known: Option<Known> = serde_json::from_slice(&value).ok();
     Ok(known.filter(|known| known.fingerprint.matches(fingerprint)))
 }
@@ -190,9 +175,15 @@ pub async fn accept(
     account: &AccountId,
     now: Micros,
 ) -> StoreResult<()> {
-    let known = Known { account: account.clone(), verified: now, fingerprint: fingerprint.clone() };
+    let known = Known {
+        account: account.clone(),
+        verified: now,
+        fingerprint: fingerprint.clone(),
+    };
     let value = serde_json::to_vec(&known).unwrap_or_default();
-    scratch.put(&fingerprint_key(fingerprint), &value, FINGERPRINT_LIFE, now).await
+    scratch
+        .put(&fingerprint_key(fingerprint), &value, FINGERPRINT_LIFE, now)
+        .await
 }
 
 /// The CRM has just refused these credentials (invariant 11).

@@ -43,9 +43,7 @@ pub async fn put(docs: &(impl Documents + ?Sized), letter: &DeadLetter) -> Store
 
 /// Dead letters, oldest first; about `limit`.
 pub async fn list(docs: &(impl Documents + ?Sized), limit: usize) -> StoreResult<Vec<DeadLetter>> {
-    let mut members = docs
-        .index_until(INDEX, Micros(u64::MAX >> 1), limit)
-        .await?;
+    let mut members = docs.index_until(INDEX, Micros(u64::MAX >> 1), limit).await?;
     members.sort_by_key(|(_, at)| *at);
     let mut letters = Vec::new();
     for (id, _) in members.into_iter().take(limit) {

@@ -20,14 +20,8 @@ pub enum Change<T> {
 }
 
 /// Loads a document as `T`.
-pub async fn load<T: DeserializeOwned>(
-    docs: &(impl Documents + ?Sized),
-    key: &DocKey,
-) -> StoreResult<Option<T>> {
-    docs.load(key)
-        .await?
-        .map(|doc| decode(key, &doc.body))
-        .transpose()
+pub async fn load<T: DeserializeOwned>(docs: &(impl Documents + ?Sized), key: &DocKey) -> StoreResult<Option<T>> {
+    docs.load(key).await?.map(|doc| decode(key, &doc.body)).transpose()
 }
 
 /// Applies `change` to the document, as one step. `change` may run several times and must do nothing but compute. It
@@ -72,10 +66,7 @@ fn decode<T: DeserializeOwned>(key: &DocKey, body: &[u8]) -> StoreResult<T> {
     serde_json::from_slice(body).map_err(|error| {
         StoreError::because(
             StoreErrorKind::Unreadable,
-            format!(
-                "a stored {} document cannot be read by this version",
-                key.kind.as_str()
-            ),
+            format!("a stored {} document cannot be read by this version", key.kind.as_str()),
             error,
         )
     })

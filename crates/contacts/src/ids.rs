@@ -30,10 +30,7 @@ impl AccountId {
 
 /// A text is no account id.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "not an account id: expected {} characters of a-z and 2-7",
-    AccountId::LENGTH
-)]
+#[error("not an account id: expected {} characters of a-z and 2-7", AccountId::LENGTH)]
 pub struct NotAnAccountId;
 
 impl FromStr for AccountId {
@@ -119,9 +116,7 @@ impl Stream {
 
 /// The checkpoint field: where a contact stands in its snapshot, in microseconds of the store's clock at ingestion.
 /// Grows within a generation; `Position(0)` lies before everything.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Position(pub u64);
 
@@ -153,9 +148,7 @@ impl Generation {
 }
 
 /// A fencing token: grows with every lease of an account. A store refuses writes under an older one.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);
 

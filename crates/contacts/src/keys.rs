@@ -33,9 +33,7 @@ pub struct Identity<'a> {
 }
 
 /// A keyed hash of the canonical `auth`: 32 hex digits. Useless without the identity key.
-#[derive(
-    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
@@ -137,15 +135,8 @@ impl Keys {
     }
 
     pub fn account_id(&self, identity: &Identity<'_>) -> AccountId {
-        let parts = [
-            identity.integration,
-            identity.site,
-            identity.org,
-            identity.principal,
-        ];
-        let text = BASE32_NOPAD
-            .encode(&mac(&self.accounts, &parts))
-            .to_ascii_lowercase();
+        let parts = [identity.integration, identity.site, identity.org, identity.principal];
+        let text = BASE32_NOPAD.encode(&mac(&self.accounts, &parts)).to_ascii_lowercase();
         text[..AccountId::LENGTH]
             .parse()
             .expect("base32 in lower case, cut to the length of an account id")
@@ -174,20 +165,13 @@ impl Keys {
     /// the loss of the store.
     pub fn hook_id(&self, account: &AccountId) -> String {
         let proof = mac(&self.hooks, &["id", account.as_str()]);
-        format!(
-            "{account}{}",
-            BASE32_NOPAD.encode(&proof[..20]).to_ascii_lowercase()
-        )
+        format!("{account}{}", BASE32_NOPAD.encode(&proof[..20]).to_ascii_lowercase())
     }
 
     /// The account that a hook id names, if we made it. Constant time in the proof.
     pub fn hook_account(&self, hook: &str) -> Option<AccountId> {
         let account: AccountId = hook.get(..AccountId::LENGTH)?.parse().ok()?;
-        let known: bool = self
-            .hook_id(&account)
-            .as_bytes()
-            .ct_eq(hook.as_bytes())
-            .into();
+        let known: bool = self.hook_id(&account).as_bytes().ct_eq(hook.as_bytes()).into();
         known.then_some(account)
     }
 
@@ -219,13 +203,7 @@ impl Keys {
         (&key.kid, out)
     }
 
-    pub fn open(
-        &self,
-        purpose: Purpose,
-        owner: &str,
-        kid: &str,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>, SealError> {
+    pub fn open(&self, purpose: Purpose, owner: &str, kid: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let key = self
             .sealing
             .iter()
@@ -267,8 +245,7 @@ fn mac(key: &RawKey, parts: &[&str]) -> [u8; 32] {
 
 /// HMAC-SHA256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ.
 fn mac_bytes(key: &RawKey, parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose_secret()).expect("HMAC takes keys of any length");
     for part in parts {
         mac.update(&(part.len() as u64).to_be_bytes());
         mac.update(part);
@@ -328,11 +305,7 @@ mod tests {
         for i in 0..hook.len() {
             let mut other = hook.clone().into_bytes();
             other[i] = if other[i] == b'a' { b'b' } else { b'a' };
-            assert_eq!(
-                keys.hook_account(&String::from_utf8(other).unwrap()),
-                None,
-                "byte {i}"
-            );
+            assert_eq!(keys.hook_account(&String::from_utf8(other).unwrap()), None, "byte {i}");
         }
         for text in ["", "é", &hook[..30], &format!("{hook}a")] {
             assert_eq!(keys.hook_account(text), None);
@@ -345,8 +318,7 @@ mod tests {
         let (kid, sealed) = keys.seal(Purpose::Credentials, "owner", b"plain");
         assert_eq!(kid, "new");
         assert_eq!(
-            keys.open(Purpose::Credentials, "owner", kid, &sealed)
-                .unwrap(),
+            keys.open(Purpose::Credentials, "owner", kid, &sealed).unwrap(),
             b"plain"
         );
         assert_eq!(
@@ -367,12 +339,9 @@ mod tests {
         );
 
         let raw = |byte: u8| SecretBox::new(Box::new([byte; 32]));
-        let rotated =
-            Keys::new(&raw(1), &[("newer".into(), raw(7)), ("new".into(), raw(2))]).unwrap();
+        let rotated = Keys::new(&raw(1), &[("newer".into(), raw(7)), ("new".into(), raw(2))]).unwrap();
         assert_eq!(
-            rotated
-                .open(Purpose::Credentials, "owner", kid, &sealed)
-                .unwrap(),
+            rotated.open(Purpose::Credentials, "owner", kid, &sealed).unwrap(),
             b"plain"
         );
         assert_eq!(
@@ -383,9 +352,6 @@ mod tests {
 
     #[test]
     fn debug_shows_key_ids_only() {
-        assert_eq!(
-            format!("{:?}", test_keys(1)),
-            r#"Keys { sealing: ["new", "old"], .. }"#
-        );
+        assert_eq!(format!("{:?}", test_keys(1)), r#"Keys { sealing: ["new", "old"], .. }"#);
     }
 }

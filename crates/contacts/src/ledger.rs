@@ -115,11 +115,7 @@ pub enum Taken {
         send_by: Micros,
     },
     /// None before `until`; ask again then. `limit` names what stands in the way; `quota` says that it is a quota.
-    Wait {
-        until: Micros,
-        limit: String,
-        quota: bool,
-    },
+    Wait { until: Micros, limit: String, quota: bool },
 }
 
 /// The name in [`Taken::Wait`] when a want stands in the way.
@@ -229,8 +225,7 @@ impl Budget {
         }
         if let Some((until, limit, quota)) = wait {
             if ask.class == Class::Interactive && !quota {
-                self.wants
-                    .insert(ask.waiter.to_owned(), now.plus(ask.times.want));
+                self.wants.insert(ask.waiter.to_owned(), now.plus(ask.times.want));
             }
             return Taken::Wait {
                 until: until.max(Micros(now.0 + 1)),
@@ -323,10 +318,7 @@ impl Budget {
 
     /// No slot of `limit` ([`EVERYTHING`]: of the scope) before `until`: the CRM said so.
     pub fn hold(&mut self, limit: &str, until: Micros, quota: bool) {
-        let hold = self
-            .holds
-            .entry(limit.to_owned())
-            .or_insert(Hold { until, quota });
+        let hold = self.holds.entry(limit.to_owned()).or_insert(Hold { until, quota });
         if until > hold.until {
             *hold = Hold { until, quota };
         }
@@ -356,9 +348,7 @@ impl Budget {
             .iter()
             .map(|limit| {
                 let max = match limit.kind {
-                    LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => {
-                        u64::from(max)
-                    }
+                    LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => u64::from(max),
                     LimitKind::Quota { max, .. } => max,
                 };
                 let held = [limit.name.as_str(), EVERYTHING]
@@ -383,11 +373,7 @@ impl Budget {
     }
 
     fn hold_over(&self, ask: &Ask<'_>) -> Option<(String, Hold)> {
-        let named = |name: &str| {
-            self.holds
-                .get(name)
-                .map(|hold| (name.to_owned(), hold.clone()))
-        };
+        let named = |name: &str| self.holds.get(name).map(|hold| (name.to_owned(), hold.clone()));
         ask.charges
             .iter()
             .filter_map(|charge| named(&charge.limit.name))
@@ -399,21 +385,15 @@ impl Budget {
     fn free(&self, charge: &Charge, class: Class, now: Micros) -> (u64, Micros) {
         let cost = u64::from(charge.cost);
         let used = self.limits.get(&charge.limit.name);
-        let out = self.out(&charge.limit.name, matches!(charge.limit.kind, LimitKind::Concurrency { .. }));
+        let out = self.out(
+            &charge.limit.name,
+            matches!(charge.limit.kind, LimitKind::Concurrency { .. }),
+        );
         match charge.limit.kind {
-            LimitKind::Concurrency { max } => (
-                u64::from(max).saturating_sub(out),
-                now.plus(Duration::from_millis(10)),
-            ),
-            LimitKind::Quota {
-                period,
-                offset,
-                max,
-            } => {
+            LimitKind::Concurrency { max } => (u64::from(max).saturating_sub(out), now.plus(Duration::from_millis(10))),
+            LimitKind::Quota { period, offset, max } => {
                 let current = period_of(now, period, offset);
-                let spent = used
-                    .filter(|used| used.period == current)
-                    .map_or(0, |used| used.used);
+                let spent = used.filter(|used| used.period == current).map_or(0, |used| used.used);
                 (
                     max.saturating_sub(spent),
                     Micros((current + 1) * micros(period) + micros(offset)),
@@ -428,9 +408,7 @@ impl Budget {
                 if counted + out == 0 {
                     free = free.max(cost);
                 }
-                let mut next = now
-                    .plus(length / 50)
-                    .min(now.plus(Duration::from_millis(20)));
+                let mut next = now.plus(length / 50).min(now.plus(Duration::from_millis(20)));
                 if free < cost {
                     let mut missing = cost - free;
                     for (at, cost) in log.into_iter().flatten().filter(|(at, _)| *at > from) {
@@ -468,7 +446,9 @@ impl Budget {
     /// What was answered after `from`.
     fn counted(&self, limit: &str, from: Micros) -> u64 {
         let log = self.limits.get(limit).into_iter().flat_map(|used| &used.log);
-        log.filter(|(at, _)| *at > from.0).map(|(_, cost)| u64::from(*cost)).sum()
+        log.filter(|(at, _)| *at > from.0)
+            .map(|(_, cost)| u64::from(*cost))
+            .sum()
     }
 
     /// What is taken and not answered yet; `ever`: also what counts as answered although nobody finished it.
@@ -516,8 +496,7 @@ impl Budget {
                 self.leases[index].counted = true;
             }
         }
-        self.leases
-            .retain(|lease| !(lease.counted && lease.ends <= now));
+        self.leases.retain(|lease| !(lease.counted && lease.ends <= now));
     }
 
     fn shrink(&mut self, index: usize, slots: u32) {
@@ -528,19 +507,16 @@ impl Budget {
     }
 }
 
-/// The stretch over which bulk is spread, and what may be taken in it. `None` for windows of up to a second.
+/// The stretch over which bulk is spread, and what may be taken in it: a tenth more than its share, so that what a moment
+/// of nobody asking left over can still be used. `None` for windows of up to a second.
 fn pace(length: Duration, max: u32) -> Option<(Duration, u64)> {
     if length <= PACE || max == 0 {
         return None;
     }
     let stretch = PACE.max(length / max);
     let share = u128::from(max) * stretch.as_micros();
-    Some((
-        stretch,
-        u64::try_from(share.div_ceil(length.as_micros()))
-            .unwrap_or(u64::MAX)
-            .max(1),
-    ))
+    let share = u64::try_from(share.div_ceil(length.as_micros())).unwrap_or(u64::MAX / 2);
+    Some((stretch, (share + share / 10).max(1)))
 }
 
 fn period_of(now: Micros, period: Duration, offset: Duration) -> u64 {
@@ -565,55 +541,30 @@ impl<D: Documents + ?Sized> Ledger<D> {
         self.change(scope, |budget| budget.take(ask, now)).await
     }
 
-    pub async fn finish(
-        &self,
-        scope: &str,
-        lease: LeaseId,
-        calls: u32,
-        now: Micros,
-    ) -> StoreResult<()> {
-        self.change(scope, |budget| budget.finish(lease, calls, now))
-            .await
+    pub async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
+        self.change(scope, |budget| budget.finish(lease, calls, now)).await
     }
 
-    pub async fn give_back(
-        &self,
-        scope: &str,
-        lease: LeaseId,
-        slots: u32,
-        now: Micros,
-    ) -> StoreResult<()> {
-        self.change(scope, |budget| budget.give_back(lease, slots, now))
-            .await
+    pub async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
+        self.change(scope, |budget| budget.give_back(lease, slots, now)).await
     }
 
-    pub async fn hold(
-        &self,
-        scope: &str,
-        limit: &str,
-        until: Micros,
-        quota: bool,
-    ) -> StoreResult<()> {
-        self.change(scope, |budget| budget.hold(limit, until, quota))
-            .await
+    pub async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
+        self.change(scope, |budget| budget.hold(limit, until, quota)).await
     }
 
     /// See [`Budget::none_left`].
     pub async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
-        self.change(scope, |budget| budget.none_left(limit, asked_at, until)).await
+        self.change(scope, |budget| budget.none_left(limit, asked_at, until))
+            .await
     }
 
     pub async fn left(&self, scope: &str, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {
-        let budget: Option<Budget> =
-            docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, scope)).await?;
+        let budget: Option<Budget> = docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, scope)).await?;
         Ok(budget.unwrap_or_default().left(limits, now))
     }
 
-    async fn change<R>(
-        &self,
-        scope: &str,
-        mut change: impl FnMut(&mut Budget) -> R,
-    ) -> StoreResult<R> {
+    async fn change<R>(&self, scope: &str, mut change: impl FnMut(&mut Budget) -> R) -> StoreResult<R> {
         let _turn = self.turns.take(scope).await;
         docs::update(
             &*self.docs,
@@ -645,10 +596,7 @@ mod parking {
     impl Turns {
         pub async fn take(&self, scope: &str) -> tokio::sync::OwnedMutexGuard<()> {
             let turn = {
-                let mut turns = self
-                    .0
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut turns = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if turns.len() > 10_000 {
                     turns.retain(|_, turn| Arc::strong_count(turn) > 1);
                 }

@@ -120,9 +120,7 @@ pub fn judge(kind: ErrorKind, attempt: u32, now: Micros, policy: &RetryPolicy) -
     };
     match kind {
         ErrorKind::Credentials => Outcome::Park,
-        ErrorKind::Throttled { until }
-        | ErrorKind::Quota { until }
-        | ErrorKind::NoBudget { until } => Outcome::Due {
+        ErrorKind::Throttled { until } | ErrorKind::Quota { until } | ErrorKind::NoBudget { until } => Outcome::Due {
             at: until.max(now.plus(Duration::from_millis(1))),
         },
         ErrorKind::StoreDown => Outcome::Due {
@@ -130,9 +128,7 @@ pub fn judge(kind: ErrorKind, attempt: u32, now: Micros, policy: &RetryPolicy) -
         },
         ErrorKind::Unavailable => retry("the CRM stayed out of reach"),
         ErrorKind::Timeout => retry("the CRM kept timing out"),
-        ErrorKind::BadReply => {
-            retry("the CRM kept answering with something that is no complete reply")
-        }
+        ErrorKind::BadReply => retry("the CRM kept answering with something that is no complete reply"),
         ErrorKind::Missing => retry("the CRM kept saying that what was asked for is not there"),
         ErrorKind::CursorStuck => retry("the CRM's page cursor does not move"),
         ErrorKind::Rejected => Outcome::Dead {
@@ -187,26 +183,14 @@ mod tests {
     #[test]
     fn waiting_for_a_quota_uses_up_no_attempt() {
         let policy = RetryPolicy::default();
-        let outcome = judge(
-            ErrorKind::Quota {
-                until: Micros(9_000),
-            },
-            99,
-            Micros(1),
-            &policy,
-        );
+        let outcome = judge(ErrorKind::Quota { until: Micros(9_000) }, 99, Micros(1), &policy);
         assert_eq!(outcome, Outcome::Due { at: Micros(9_000) });
     }
 
     #[test]
     fn waits_double_up_to_the_longest() {
         let policy = RetryPolicy::default();
-        let waits: Vec<u64> = (1..=12)
-            .map(|attempt| policy.wait(attempt).as_secs())
-            .collect();
-        assert_eq!(
-            waits,
-            [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]
-        );
+        let waits: Vec<u64> = (1..=12).map(|attempt| policy.wait(attempt).as_secs()).collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
     }
 }

@@ -168,21 +168,10 @@ pub trait Documents: Send + Sync {
     ) -> StoreResult<bool>;
 
     /// Ids of a kind in one shard, in ascending order, after `after`. At most `limit`.
-    async fn list(
-        &self,
-        kind: DocKind,
-        shard: Shard,
-        after: Option<&str>,
-        limit: usize,
-    ) -> StoreResult<Vec<String>>;
+    async fn list(&self, kind: DocKind, shard: Shard, after: Option<&str>, limit: usize) -> StoreResult<Vec<String>>;
 
     /// Members of an index with a time ≤ `until`, over all shards, oldest first within a shard, at most `limit` a shard.
-    async fn index_until(
-        &self,
-        index: &str,
-        until: Micros,
-        limit: usize,
-    ) -> StoreResult<Vec<(String, Micros)>>;
+    async fn index_until(&self, index: &str, until: Micros, limit: usize) -> StoreResult<Vec<(String, Micros)>>;
 
     /// Number and oldest time of the members of an index with a time ≤ `until`, over all shards.
     async fn index_summary(&self, index: &str, until: Micros) -> StoreResult<IndexSummary>;
@@ -274,32 +263,16 @@ pub trait Snapshots: Send + Sync {
 
     /// For the holder of a lease, at the start of a slice: creates the snapshot under `fresh` if there is none, and
     /// makes the store refuse every older fence from now on. [`StoreErrorKind::Fenced`] if a newer one was seen.
-    async fn open(
-        &self,
-        account: &AccountId,
-        stream: Stream,
-        fence: Fence,
-        fresh: Generation,
-    ) -> StoreResult<Head>;
+    async fn open(&self, account: &AccountId, stream: Stream, fence: Fence, fresh: Generation) -> StoreResult<Head>;
 
     /// [`StoreErrorKind::Fenced`]: a newer lease exists. [`StoreErrorKind::NoSnapshot`]: lost since `open`. Nothing is
     /// written in either case.
-    async fn commit(
-        &self,
-        account: &AccountId,
-        stream: Stream,
-        commit: &Commit,
-    ) -> StoreResult<Committed>;
+    async fn commit(&self, account: &AccountId, stream: Stream, commit: &Commit) -> StoreResult<Committed>;
 
     async fn page(&self, account: &AccountId, stream: Stream, slice: &Slice) -> StoreResult<Page>;
 
     /// What is known of each id, tombstones included.
-    async fn known(
-        &self,
-        account: &AccountId,
-        stream: Stream,
-        ids: &[String],
-    ) -> StoreResult<Vec<Option<Known>>>;
+    async fn known(&self, account: &AccountId, stream: Stream, ids: &[String]) -> StoreResult<Vec<Option<Known>>>;
 
     /// Living records last observed before `before`: the deletion candidates of a full pass. `cursor`: empty at first,
     /// then what the last call returned; `None` in the answer: the end. May repeat ids, and never leaves out one that
@@ -314,8 +287,7 @@ pub trait Snapshots: Send + Sync {
     ) -> StoreResult<(Vec<String>, Option<String>)>;
 
     /// Ids of living records that carry a lookup key.
-    async fn find(&self, account: &AccountId, stream: Stream, key: u64)
-    -> StoreResult<Vec<String>>;
+    async fn find(&self, account: &AccountId, stream: Stream, key: u64) -> StoreResult<Vec<String>>;
 
     /// Finished JSON of living records.
     async fn bodies(
@@ -359,13 +331,7 @@ pub struct Marked {
 pub trait Dirty: Send + Sync {
     /// Marks ids dirty; each mark gets a new number, so that one arriving during a fetch outlives it. At most `limit`
     /// ids wait; of more, `overflow` is returned and those beyond are not kept.
-    async fn mark(
-        &self,
-        account: &AccountId,
-        ids: &[String],
-        now: Micros,
-        limit: usize,
-    ) -> StoreResult<Marked>;
+    async fn mark(&self, account: &AccountId, ids: &[String], now: Micros, limit: usize) -> StoreResult<Marked>;
 
     /// Up to `limit` dirty ids, without removing them.
     async fn dirty(&self, account: &AccountId, limit: usize) -> StoreResult<Vec<DirtyId>>;
@@ -382,8 +348,7 @@ pub trait Scratch: Send + Sync {
     async fn put(&self, key: &str, value: &[u8], ttl: Duration, now: Micros) -> StoreResult<()>;
 
     /// Puts if absent (or expired); `false`: it was there.
-    async fn claim(&self, key: &str, value: &[u8], ttl: Duration, now: Micros)
-    -> StoreResult<bool>;
+    async fn claim(&self, key: &str, value: &[u8], ttl: Duration, now: Micros) -> StoreResult<bool>;
 
     async fn delete(&self, key: &str) -> StoreResult<()>;
 }

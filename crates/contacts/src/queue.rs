@@ -150,11 +150,7 @@ pub trait Queue: Send + Sync {
 
 #[async_trait]
 pub trait DeadSink: Send + Sync {
-    async fn put(
-        &self,
-        body: &[u8],
-        reason: &str,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    async fn put(&self, body: &[u8], reason: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
 #[async_trait]
@@ -230,24 +226,15 @@ mod tests {
     fn the_first_body_version_is_read_for_ever() {
         let body = br#"{"v":1,"id":"00","kind":"contacts.ids","account":"abcdefghijklmnopqrstuvwx23","lane":"refresh","attempt":1,"at":5}"#;
         let job = Job::read(body).unwrap();
-        assert_eq!(
-            (job.kind, job.lane, job.attempt),
-            (Kind::Ids, Lane::Refresh, 1)
-        );
+        assert_eq!((job.kind, job.lane, job.attempt), (Kind::Ids, Lane::Refresh, 1));
         assert_eq!(job.to_json(), body);
     }
 
     #[test]
     fn newer_and_broken_bodies_are_told_apart() {
-        assert_eq!(
-            Job::read(br#"{"v":2,"shape":"new"}"#),
-            Err(Unreadable::Newer(2))
-        );
+        assert_eq!(Job::read(br#"{"v":2,"shape":"new"}"#), Err(Unreadable::Newer(2)));
         for body in [&b""[..], b"{}", b"{\"v\":1}", b"\xff", b"[]"] {
-            assert!(
-                matches!(Job::read(body), Err(Unreadable::Broken(_))),
-                "{body:?}"
-            );
+            assert!(matches!(Job::read(body), Err(Unreadable::Broken(_))), "{body:?}");
         }
     }
 }

@@ -152,22 +152,18 @@ pub fn plan(
     match checkpoint {
         None => start,
         Some(CheckpointText::Date(date)) => narrowed(date.minus(PREDECESSOR_MARGIN), true),
-        Some(CheckpointText::Ours(checkpoint)) if checkpoint.generation == head.generation => {
-            Plan {
-                mode: if checkpoint.position == Position::START {
-                    Mode::Full
-                } else {
-                    Mode::Changes
-                },
-                after: checkpoint.position,
-                watermark: checkpoint.watermark,
-                rolled_back: checkpoint.position > head.position,
-                ..start
-            }
-        }
-        Some(CheckpointText::Ours(checkpoint)) => {
-            narrowed(checkpoint.watermark, checkpoint.mapping == mapping)
-        }
+        Some(CheckpointText::Ours(checkpoint)) if checkpoint.generation == head.generation => Plan {
+            mode: if checkpoint.position == Position::START {
+                Mode::Full
+            } else {
+                Mode::Changes
+            },
+            after: checkpoint.position,
+            watermark: checkpoint.watermark,
+            rolled_back: checkpoint.position > head.position,
+            ..start
+        },
+        Some(CheckpointText::Ours(checkpoint)) => narrowed(checkpoint.watermark, checkpoint.mapping == mapping),
     }
 }
 
@@ -192,10 +188,7 @@ impl Plan {
     pub fn answer(&self, last: Option<Position>, more: bool, now: Micros) -> Answer {
         let reached = last.unwrap_or(self.after);
         let complete = match self.end {
-            End::Frozen {
-                position,
-                watermark,
-            } if !more => Some((position.max(reached), watermark)),
+            End::Frozen { position, watermark } if !more => Some((position.max(reached), watermark)),
             End::Frozen { .. } | End::Open => None,
         };
         if let Some((position, watermark)) = complete {
@@ -207,10 +200,7 @@ impl Plan {
                 watermark,
                 mapping: self.mapping,
             };
-            return Answer {
-                checkpoint,
-                next: None,
-            };
+            return Answer { checkpoint, next: None };
         }
         // Not complete: the checkpoint covers what was delivered up to here, under the watermark the run came with. What a
         // resend passed over is covered by that watermark.

@@ -70,11 +70,7 @@ pub fn judge(known: Option<&Known>, row: &Row) -> Verdict {
     };
     if known.is_tombstone() {
         let newer = row.observed > known.observed && (!row.indexed || row.updated > known.updated);
-        return if newer {
-            Verdict::Write
-        } else {
-            Verdict::Stale
-        };
+        return if newer { Verdict::Write } else { Verdict::Stale };
     }
     match (row.updated, row.observed) > (known.updated, known.observed) {
         true if row.hash == known.hash => Verdict::Same,
@@ -99,9 +95,7 @@ pub fn judge_removal(known: Option<&Known>, removal: &Removal) -> bool {
 
 /// The tombstone a removal leaves: no content, no keys, the newer of both times.
 pub fn tombstone(known: Option<&Known>, removal: &Removal) -> Known {
-    let (updated, observed) = known.map_or((Micros::ZERO, Micros::ZERO), |known| {
-        (known.updated, known.observed)
-    });
+    let (updated, observed) = known.map_or((Micros::ZERO, Micros::ZERO), |known| (known.updated, known.observed));
     Known {
         position: Position::START,
         updated: updated.max(removal.updated),

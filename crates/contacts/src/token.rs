@@ -49,10 +49,7 @@ pub enum End {
     /// The first build goes on: the end freezes on the first page read at or after *ready*.
     Open,
     /// `watermark`: the snapshot's, when the end was frozen; the checkpoint of the last page carries it.
-    Frozen {
-        position: Position,
-        watermark: Micros,
-    },
+    Frozen { position: Position, watermark: Micros },
 }
 
 /// Why a token could not be used.
@@ -83,29 +80,14 @@ impl Checkpoint {
         plain.extend_from_slice(&self.position.0.to_be_bytes());
         plain.extend_from_slice(&self.watermark.0.to_be_bytes());
         plain.extend_from_slice(&self.mapping.to_be_bytes());
-        let (kid, sealed) = keys.seal(
-            Purpose::Tokens,
-            &owner(account, "checkpoint", stream),
-            &plain,
-        );
-        format!(
-            "v1.{}.{kid}.{}",
-            Micros(self.position.0),
-            BASE64URL.encode(&sealed)
-        )
+        let (kid, sealed) = keys.seal(Purpose::Tokens, &owner(account, "checkpoint", stream), &plain);
+        format!("v1.{}.{kid}.{}", Micros(self.position.0), BASE64URL.encode(&sealed))
     }
 
     /// Reads a checkpoint of ours or a predecessor's bare date.
-    pub fn open(
-        text: &str,
-        keys: &Keys,
-        account: &AccountId,
-        stream: Stream,
-    ) -> Result<CheckpointText, TokenError> {
+    pub fn open(text: &str, keys: &Keys, account: &AccountId, stream: Stream) -> Result<CheckpointText, TokenError> {
         let Some(rest) = text.strip_prefix("v1.") else {
-            return Micros::parse(text)
-                .map(CheckpointText::Date)
-                .ok_or(TokenError::Foreign);
+            return Micros::parse(text).map(CheckpointText::Date).ok_or(TokenError::Foreign);
         };
         let (rest, sealed) = rest.rsplit_once('.').ok_or(TokenError::Foreign)?;
         let (people, kid) = rest.rsplit_once('.').ok_or(TokenError::Foreign)?;
@@ -134,10 +116,7 @@ impl Offset {
     pub fn seal(&self, keys: &Keys, account: &AccountId, stream: Stream) -> String {
         let (end, end_watermark) = match self.end {
             End::Open => (u64::MAX, Micros::ZERO),
-            End::Frozen {
-                position,
-                watermark,
-            } => (position.0, watermark),
+            End::Frozen { position, watermark } => (position.0, watermark),
         };
         let mut plain = vec![1u8];
         for number in [
@@ -183,9 +162,7 @@ impl Offset {
                     },
                 },
                 watermark: Micros(fields.number()?),
-                newer_than: Some(fields.number()?)
-                    .filter(|time| *time != u64::MAX)
-                    .map(Micros),
+                newer_than: Some(fields.number()?).filter(|time| *time != u64::MAX).map(Micros),
                 issued: Micros(fields.number()?),
                 mapping: fields.short()?,
             })
@@ -205,9 +182,7 @@ fn owner(account: &AccountId, kind: &str, stream: Stream) -> String {
 
 fn open(keys: &Keys, owner: &str, kid: &str, sealed: &str) -> Result<Vec<u8>, TokenError> {
     use crate::keys::SealError;
-    let sealed = BASE64URL
-        .decode(sealed.as_bytes())
-        .map_err(|_| TokenError::Foreign)?;
+    let sealed = BASE64URL.decode(sealed.as_bytes()).map_err(|_| TokenError::Foreign)?;
     keys.open(Purpose::Tokens, owner, kid, &sealed)
         .map_err(|error| match error {
             SealError::UnknownKey => TokenError::UnknownKey,

@@ -249,14 +249,7 @@ impl Work {
     }
 
     /// A worker took `job` and wants the lease.
-    pub fn begin(
-        &mut self,
-        kind: Kind,
-        job: &JobId,
-        owner: &str,
-        now: Micros,
-        times: &WorkTimes,
-    ) -> Begin {
+    pub fn begin(&mut self, kind: Kind, job: &JobId, owner: &str, now: Micros, times: &WorkTimes) -> Begin {
         let held = self.is_held();
         let busy = self
             .lease
@@ -308,11 +301,7 @@ impl Work {
 
     /// The holder ends its slice and lets go of the lease.
     pub fn finish(&mut self, account: &AccountId, end: End<'_>, now: Micros) -> Finished {
-        if self
-            .lease
-            .as_ref()
-            .is_none_or(|lease| lease.fence != end.fence)
-        {
+        if self.lease.as_ref().is_none_or(|lease| lease.fence != end.fence) {
             return Finished::Lost;
         }
         self.lease = None;
@@ -378,8 +367,14 @@ impl Work {
                 if held || after > SOON {
                     return Finished::Settled;
                 }
-                task.marker = Some(Marker { job: end.job.clone(), since: *at });
-                Finished::Publish { job: task.job(account, end.kind, end.job, now), after }
+                task.marker = Some(Marker {
+                    job: end.job.clone(),
+                    since: *at,
+                });
+                Finished::Publish {
+                    job: task.job(account, end.kind, end.job, now),
+                    after,
+                }
             }
             Outcome::Park => {
                 task.marker = None;
@@ -455,7 +450,10 @@ impl Work {
         if let Some(park) = &self.park {
             entries.insert((PARKED.to_owned(), account.to_string()), park.since);
         }
-        let fresh = [Kind::Changes, Kind::Full].iter().filter_map(|kind| self.tasks.get(kind)?.last_done).max();
+        let fresh = [Kind::Changes, Kind::Full]
+            .iter()
+            .filter_map(|kind| self.tasks.get(kind)?.last_done)
+            .max();
         if let Some(fresh) = fresh {
             entries.insert((FRESH.to_owned(), account.to_string()), fresh);
         }
@@ -512,8 +510,7 @@ pub async fn update<R>(
             if after == before {
                 return (Change::Keep, Vec::new(), result);
             }
-            let changes =
-                index_changes(&before.index(account, times), &after.index(account, times));
+            let changes = index_changes(&before.index(account, times), &after.index(account, times));
             (Change::Put(after), changes, result)
         },
     )
@@ -521,11 +518,9 @@ pub async fn update<R>(
 }
 
 pub async fn load(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Work> {
-    Ok(
-        docs::load(docs, &DocKey::of_account(DocKind::Work, account))
-            .await?
-            .unwrap_or_default(),
-    )
+    Ok(docs::load(docs, &DocKey::of_account(DocKind::Work, account))
+        .await?
+        .unwrap_or_default())
 }
 
 fn index_changes(

@@ -247,7 +247,11 @@ impl Pacer {
         let Some(charge) = charges.iter().find(|charge| charge.limit.name == hold.limit) else {
             return self.hold(hold).await;
         };
-        let held = inner.budgets.none_left(&inner.scope, &charge.limit, asked_at, hold.until).await.map_err(store_down)?;
+        let held = inner
+            .budgets
+            .none_left(&inner.scope, &charge.limit, asked_at, hold.until)
+            .await
+            .map_err(store_down)?;
         if held {
             self.rest().await;
         }
@@ -319,11 +323,14 @@ impl Inner {
         if self.class == Class::Interactive {
             return 1;
         }
-        let most = charges.iter().filter(|charge| charge.cost > 0).map(|charge| match charge.limit.kind {
-            LimitKind::Concurrency { .. } => 1,
-            LimitKind::Quota { .. } => MOST_AHEAD,
-            LimitKind::Window { max, .. } => max / charge.cost.max(1) / WINDOW_PARTS,
-        });
+        let most = charges
+            .iter()
+            .filter(|charge| charge.cost > 0)
+            .map(|charge| match charge.limit.kind {
+                LimitKind::Concurrency { .. } => 1,
+                LimitKind::Quota { .. } => MOST_AHEAD,
+                LimitKind::Window { max, .. } => max / charge.cost.max(1) / WINDOW_PARTS,
+            });
         most.min().unwrap_or(1).clamp(1, MOST_AHEAD)
     }
 

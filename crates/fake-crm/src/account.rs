@@ -168,8 +168,7 @@ impl State {
     }
 
     pub(crate) fn count_call(&mut self, since_start: Duration) -> Option<Quota> {
-        self.meter
-            .count(self.knobs.limit, since_start, clock::now_ms())
+        self.meter.count(self.knobs.limit, since_start, clock::now_ms())
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -191,12 +190,7 @@ impl State {
     }
 
     /// `stamp_ms` replaces the CRM's clock; `one_stamp` gives all rows the same stamp whatever the knobs say.
-    pub(crate) fn begin(
-        &mut self,
-        hold: bool,
-        stamp_ms: Option<i64>,
-        one_stamp: bool,
-    ) -> Transaction {
+    pub(crate) fn begin(&mut self, hold: bool, stamp_ms: Option<i64>, one_stamp: bool) -> Transaction {
         let knobs = self.knobs.clone();
         let one = one_stamp || knobs.equal_stamps;
         let start = clock::now_ms();
@@ -239,11 +233,7 @@ impl State {
     }
 
     pub(crate) fn moment(&mut self, transaction: &Transaction) -> Moment {
-        let early = self
-            .outbox
-            .webhook
-            .as_ref()
-            .is_some_and(|webhook| webhook.early);
+        let early = self.outbox.webhook.as_ref().is_some_and(|webhook| webhook.early);
         Moment {
             news_at_once: early,
             ..transaction.moment(&mut self.contacts.rng)

@@ -97,11 +97,7 @@ fn bad(message: impl Into<String>) -> ApiError {
 }
 
 /// The JSON of a successful call.
-pub(crate) fn answer(
-    state: &mut State,
-    account: &str,
-    call: &Call<'_>,
-) -> Result<Vec<u8>, ApiError> {
+pub(crate) fn answer(state: &mut State, account: &str, call: &Call<'_>) -> Result<Vec<u8>, ApiError> {
     let json = match call.op {
         Op::Check => json(&me(state, account)),
         Op::List => json(&list(state, &query(call.uri)?)?),
@@ -170,13 +166,7 @@ fn place<'a>(list: &str, token: &str, decoded: &'a mut String) -> Result<&'a str
 }
 
 /// The `paging` of a list, with the knob `endless_cursor` applied.
-fn paging(
-    state: &mut State,
-    list: &str,
-    sent: Option<&str>,
-    next: Option<String>,
-    first: &str,
-) -> Option<Paging> {
+fn paging(state: &mut State, list: &str, sent: Option<&str>, next: Option<String>, first: &str) -> Option<Paging> {
     let next = match (state.knobs.endless_cursor, sent, next) {
         (EndlessCursor::Same, Some(sent), _) => sent.to_owned(),
         (EndlessCursor::Off | EndlessCursor::Same, _, next) => token(list, &next?, 0),
@@ -228,16 +218,12 @@ fn list(state: &mut State, query: &ListQuery) -> Result<Page<Row>, ApiError> {
             .parse()
             .map_err(|_| bad("`after` is broken"))?,
     };
-    let listed =
-        |(id, record): &(u64, &Record)| (query.archived || !record.archived) && shown(state, *id);
+    let listed = |(id, record): &(u64, &Record)| (query.archived || !record.archived) && shown(state, *id);
     let wanted = state.contacts.after(after).filter(listed);
     let mut records: Vec<_> = wanted.take(limit + 1).collect();
     let more = records.len() > limit;
     records.truncate(limit);
-    let next = records
-        .last()
-        .filter(|_| more)
-        .map(|(id, _)| id.to_string());
+    let next = records.last().filter(|_| more).map(|(id, _)| id.to_string());
     let results = rows(state, records);
     let paging = paging(state, "list", query.after.as_deref(), next, "0");
     Ok(Page { results, paging })
@@ -305,10 +291,10 @@ fn batch(state: &State, body: &[u8]) -> Result<Results<Row>, ApiError> {
     if body.ids.len() > BATCH_MAX {
         return Err(bad(format!("at most {BATCH_MAX} ids")));
     }
-    let ids = body.ids.iter().map(|id| {
-        id.parse::<u64>()
-            .map_err(|_| bad(format!("`{id}` is no contact id")))
-    });
+    let ids = body
+        .ids
+        .iter()
+        .map(|id| id.parse::<u64>().map_err(|_| bad(format!("`{id}` is no contact id"))));
     // A set: like a database, the answer is in the table's order and names nobody twice.
     let ids = ids.collect::<Result<BTreeSet<u64>, ApiError>>()?;
     let records = ids
@@ -355,10 +341,7 @@ fn deleted(state: &mut State, query: &DeletedQuery) -> Result<Page<Tombstone>, A
     }
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found
-        .last()
-        .filter(|_| more)
-        .map(|(at, id, _)| format!("{at}/{id}"));
+    let next = found.last().filter(|_| more).map(|(at, id, _)| format!("{at}/{id}"));
     let whole_seconds = state.knobs.whole_second_stamps;
     let results = found
         .into_iter()
@@ -388,13 +371,7 @@ struct Ids {
 fn ids(state: &State, query: &IdsQuery) -> Result<Ids, ApiError> {
     let limit = limit(query.limit, 1_000, IDS_MAX)?;
     let listed = |(id, record): &(u64, &Record)| !record.archived && shown(state, *id);
-    let live = |after| {
-        state
-            .contacts
-            .after(after)
-            .filter(listed)
-            .map(|(id, _)| id.to_string())
-    };
+    let live = |after| state.contacts.after(after).filter(listed).map(|(id, _)| id.to_string());
     let ids = match state.knobs.endless_cursor {
         EndlessCursor::Off => live(query.after_id).take(limit).collect(),
         EndlessCursor::Same => live(0).take(limit).collect(),

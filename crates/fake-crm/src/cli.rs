@@ -110,10 +110,10 @@ fn options(cli: &Cli) -> anyhow::Result<Options> {
 
 fn banner(cli: &Cli, address: SocketAddr) -> String {
     let base = format!("http://{address}");
-    let limit = cli.limit.0.map_or_else(
-        || "no rate limit".to_owned(),
-        |limit| format!("limit {limit}"),
-    );
+    let limit = cli
+        .limit
+        .0
+        .map_or_else(|| "no rate limit".to_owned(), |limit| format!("limit {limit}"));
     let accounts = cli.account.join(", ");
     let account = cli.account.first().map_or("demo", String::as_str);
     let token = &cli.token;
@@ -145,23 +145,9 @@ mod tests {
 
     #[test]
     fn flags_become_options() {
-        let cli = cli(&[
-            "--account",
-            "a",
-            "--account",
-            "b",
-            "--contacts",
-            "7",
-            "--limit",
-            "5/2s",
-        ])
-        .expect("flags");
+        let cli = cli(&["--account", "a", "--account", "b", "--contacts", "7", "--limit", "5/2s"]).expect("flags");
         let options = options(&cli).expect("options");
-        let names: Vec<&str> = options
-            .accounts
-            .iter()
-            .map(|account| account.name.as_str())
-            .collect();
+        let names: Vec<&str> = options.accounts.iter().map(|account| account.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(options.accounts[0].contacts, 7);
         assert_eq!(
@@ -202,9 +188,7 @@ mod tests {
         )
         .await
         .expect("served");
-        let taken = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port");
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = taken.local_addr().expect("address").to_string();
         let error = run(cli(&["--listen", &address]).expect("flags"), stop)
             .await

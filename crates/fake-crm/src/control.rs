@@ -329,9 +329,7 @@ impl<'de> Deserialize<'de> for Control {
             None => None,
             Some(Value::String(name)) => Some(name),
             Some(other) => {
-                return Err(D::Error::custom(format!(
-                    "`account` is a name, not {other}"
-                )));
+                return Err(D::Error::custom(format!("`account` is a name, not {other}")));
             }
         };
         if map.len() != 1 {
@@ -342,8 +340,8 @@ impl<'de> Deserialize<'de> for Control {
             )));
         }
         let name = map.keys().next().cloned().unwrap_or_default();
-        let action = Action::deserialize(Value::Object(map))
-            .map_err(|error| D::Error::custom(format!("{name}: {error}")))?;
+        let action =
+            Action::deserialize(Value::Object(map)).map_err(|error| D::Error::custom(format!("{name}: {error}")))?;
         Ok(Control { account, action })
     }
 }
@@ -378,15 +376,10 @@ mod tests {
             (json!({"explode": {}}), "unknown variant `explode`"),
             (json!({"edit": {"cuont": 1}}), "edit: unknown field `cuont`"),
             (json!({"reset": {"all": true}}), "unknown field `all`"),
-            (
-                json!({"webhook": {"url": "http://x/"}}),
-                "missing field `secret`",
-            ),
+            (json!({"webhook": {"url": "http://x/"}}), "missing field `secret`"),
             (json!([1]), "expected a map"),
         ] {
-            let error = serde_json::from_value::<Control>(control)
-                .expect_err(says)
-                .to_string();
+            let error = serde_json::from_value::<Control>(control).expect_err(says).to_string();
             assert!(error.contains(says), "{error}");
         }
     }

@@ -77,9 +77,7 @@ impl Fields {
         macro_rules! put {
             ($($field:ident),*) => { $( if let Some(value) = &self.$field { content.$field = value.clone(); } )* };
         }
-        put!(
-            first_name, last_name, company, job_title, emails, phones, address
-        );
+        put!(first_name, last_name, company, job_title, emails, phones, address);
         if self.website.is_some() {
             content.website = self.website.clone();
         }
@@ -284,39 +282,19 @@ fn phone(rng: &mut Rng, country: &str) -> String {
             let area = *rng.pick(&["212", "312", "415", "617"]);
             // 2xx to 8xx without the service codes such as 411.
             let exchange = 200 + rng.below(6) * 100 + 20 + rng.below(80);
-            (
-                "1",
-                "",
-                vec![area.to_owned(), exchange.to_string(), digits(rng, 4)],
-            )
+            ("1", "", vec![area.to_owned(), exchange.to_string(), digits(rng, 4)])
         }
-        ("DE", 0) => (
-            "49",
-            "0",
-            vec!["30".to_owned(), format!("2{}", digits(rng, 7))],
-        ),
-        ("DE", _) => (
-            "49",
-            "0",
-            vec!["151".to_owned(), format!("2{}", digits(rng, 7))],
-        ),
+        ("DE", 0) => ("49", "0", vec!["30".to_owned(), format!("2{}", digits(rng, 7))]),
+        ("DE", _) => ("49", "0", vec!["151".to_owned(), format!("2{}", digits(rng, 7))]),
         (_, 0) => (
             "351",
             "",
-            vec![
-                format!("91{}", rng.below(10)),
-                digits(rng, 3),
-                digits(rng, 3),
-            ],
+            vec![format!("91{}", rng.below(10)), digits(rng, 3), digits(rng, 3)],
         ),
         (_, _) => (
             "351",
             "",
-            vec![
-                format!("21{}", 1 + rng.below(9)),
-                digits(rng, 3),
-                digits(rng, 3),
-            ],
+            vec![format!("21{}", 1 + rng.below(9)), digits(rng, 3), digits(rng, 3)],
         ),
     };
     let plain = groups.concat();
@@ -332,9 +310,7 @@ fn phone(rng: &mut Rng, country: &str) -> String {
 }
 
 fn digits(rng: &mut Rng, count: usize) -> String {
-    (0..count)
-        .map(|_| char::from(b'0' + rng.below(10) as u8))
-        .collect()
+    (0..count).map(|_| char::from(b'0' + rng.below(10) as u8)).collect()
 }
 
 fn address(rng: &mut Rng, country: &str) -> Address {
@@ -399,9 +375,7 @@ mod tests {
             let share = all.iter().filter(|c| test(c)).count() as f64 / all.len() as f64;
             assert!(share > 0.001 && share < 0.5, "{what}: {share}");
         };
-        some("no last name", &|c| {
-            !c.first_name.is_empty() && c.last_name.is_empty()
-        });
+        some("no last name", &|c| !c.first_name.is_empty() && c.last_name.is_empty());
         some("company only", &|c| {
             c.first_name.is_empty() && c.last_name.is_empty() && !c.company.is_empty()
         });
@@ -410,9 +384,7 @@ mod tests {
         });
         some("not ASCII", &|c| !c.last_name.is_ascii());
         some("emails that differ in case", &|c| {
-            c.emails.len() == 2
-                && c.emails[0] != c.emails[1]
-                && c.emails[0].eq_ignore_ascii_case(&c.emails[1])
+            c.emails.len() == 2 && c.emails[0] != c.emails[1] && c.emails[0].eq_ignore_ascii_case(&c.emails[1])
         });
         some("email without @", &|c| {
             c.emails.iter().any(|e| !e.is_empty() && !e.contains('@'))
@@ -423,9 +395,7 @@ mod tests {
                 .iter()
                 .any(|p| p.starts_with('+') && p[1..].bytes().all(|b| b.is_ascii_digit()))
         });
-        some("extension", &|c| {
-            c.phones.iter().any(|p| p.contains("ext."))
-        });
+        some("extension", &|c| c.phones.iter().any(|p| p.contains("ext.")));
         some("invalid phone", &|c| {
             c.phones.iter().any(|p| p == "n/a" || p == "12345")
         });
@@ -444,19 +414,13 @@ mod tests {
             ..Fields::default()
         };
         let plain = content(1, 5, 0, Some(&fields));
-        assert_eq!(
-            (plain.first_name.as_str(), plain.job_title.as_str()),
-            ("Eva", "Pilot")
-        );
+        assert_eq!((plain.first_name.as_str(), plain.job_title.as_str()), ("Eva", "Pilot"));
         assert_eq!(content(1, 5, 3, Some(&fields)).job_title, "Pilot (rev 3)");
     }
 
     #[test]
     fn stamps_are_written_in_utc_and_cut_not_rounded() {
-        assert_eq!(
-            stamp_text(1_795_223_663_999, false),
-            "2026-11-21T01:14:23.999Z"
-        );
+        assert_eq!(stamp_text(1_795_223_663_999, false), "2026-11-21T01:14:23.999Z");
         assert_eq!(stamp_text(1_795_223_663_999, true), "2026-11-21T01:14:23Z");
         assert_eq!(stamp_text(i64::MAX, false), stamp_text(i64::MAX, false));
     }

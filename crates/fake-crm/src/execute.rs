@@ -30,37 +30,21 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
         Action::Create(create) => create_contacts(state, &create),
         Action::Edit(change) => {
             let fields = change.fields.clone();
-            update(
-                state,
-                change,
-                EventKind::Updated,
-                false,
-                move |record| match &fields {
-                    None => record.revision += 1,
-                    Some(fields) => {
-                        record.more.get_or_insert_default().fields.lay_over(fields);
-                        if fields.job_title.is_some() {
-                            record.revision = 0;
-                        }
+            update(state, change, EventKind::Updated, false, move |record| match &fields {
+                None => record.revision += 1,
+                Some(fields) => {
+                    record.more.get_or_insert_default().fields.lay_over(fields);
+                    if fields.job_title.is_some() {
+                        record.revision = 0;
                     }
-                },
-            )?;
+                }
+            })?;
         }
-        Action::Touch(change) => update(
-            state,
-            without_fields(change)?,
-            EventKind::Updated,
-            true,
-            |_| {},
-        )?,
+        Action::Touch(change) => update(state, without_fields(change)?, EventKind::Updated, true, |_| {})?,
         Action::Archive(change) => {
-            update(
-                state,
-                without_fields(change)?,
-                EventKind::Archived,
-                false,
-                |record| record.archived = true,
-            )?;
+            update(state, without_fields(change)?, EventKind::Archived, false, |record| {
+                record.archived = true
+            })?;
         }
         Action::Unarchive(change) => unarchive(state, without_fields(change)?)?,
         Action::Delete(change) => {
@@ -177,9 +161,7 @@ fn change_users(state: &mut State, users: &Users) -> Result<(), Refusal> {
     let mut changed = state.users.clone();
     let mut change = |ids: &[String], edit: fn(&mut UserRecord)| {
         for id in ids {
-            let ordinal = id
-                .strip_prefix("u-")
-                .and_then(|number| number.parse::<usize>().ok());
+            let ordinal = id.strip_prefix("u-").and_then(|number| number.parse::<usize>().ok());
             let record = ordinal.and_then(|ordinal| changed.get_mut(ordinal.checked_sub(1)?));
             edit(record.ok_or_else(|| Refusal::missing(format!("no user has the id `{id}`")))?);
         }
@@ -223,9 +205,6 @@ fn chosen(state: &mut State, change: &Change, archived: bool) -> Result<Vec<u64>
 }
 
 fn existing(state: &State, id: &str) -> Result<u64, Refusal> {
-    let known = id
-        .parse()
-        .ok()
-        .filter(|&id| state.contacts.newest(id).is_some());
+    let known = id.parse().ok().filter(|&id| state.contacts.newest(id).is_some());
     known.ok_or_else(|| Refusal::missing(format!("no contact has the id `{id}`")))
 }

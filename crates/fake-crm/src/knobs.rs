@@ -178,10 +178,7 @@ impl Knobs {
     ///
     /// # Errors
     /// One sentence that names the knob.
-    pub fn set(
-        &mut self,
-        values: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<(), String> {
+    pub fn set(&mut self, values: &serde_json::Map<String, serde_json::Value>) -> Result<(), String> {
         let as_map = |knobs: &Knobs| match serde_json::to_value(knobs) {
             Ok(serde_json::Value::Object(map)) => map,
             _ => serde_json::Map::new(),
@@ -191,10 +188,7 @@ impl Knobs {
         for (name, value) in values {
             let Some(default) = off.get(name) else {
                 let known: Vec<&str> = off.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "no knob is called `{name}`; there are {}",
-                    known.join(", ")
-                ));
+                return Err(format!("no knob is called `{name}`; there are {}", known.join(", ")));
             };
             let mut map = as_map(&changed);
             map.insert(
@@ -205,11 +199,8 @@ impl Knobs {
                     value.clone()
                 },
             );
-            changed = serde_json::from_value(map.into())
-                .map_err(|error| format!("knob `{name}`: {error}"))?;
-            changed
-                .check()
-                .map_err(|error| format!("knob `{name}`: {error}"))?;
+            changed = serde_json::from_value(map.into()).map_err(|error| format!("knob `{name}`: {error}"))?;
+            changed.check().map_err(|error| format!("knob `{name}`: {error}"))?;
         }
         *self = changed;
         Ok(())
@@ -226,8 +217,7 @@ impl Knobs {
         if self.drip_bytes == 0 {
             return Err("must be at least 1");
         }
-        if self.clock_skew_ms.unsigned_abs() > TEN_YEARS_MS || self.visibility_lag_ms > TEN_YEARS_MS
-        {
+        if self.clock_skew_ms.unsigned_abs() > TEN_YEARS_MS || self.visibility_lag_ms > TEN_YEARS_MS {
             return Err("must be within ten years");
         }
         if self
@@ -261,10 +251,7 @@ mod tests {
             json!({"cap": 100, "limit": "3/2s", "edits_per_page": {"adds": 2}}),
         )
         .expect("set");
-        assert_eq!(
-            (knobs.slow_ms, knobs.cap, knobs.edits_per_page.adds),
-            (5, 100, 2)
-        );
+        assert_eq!((knobs.slow_ms, knobs.cap, knobs.edits_per_page.adds), (5, 100, 2));
         assert_eq!(
             knobs.limit,
             Some(RateLimit {
@@ -272,11 +259,7 @@ mod tests {
                 window: Duration::from_secs(2)
             })
         );
-        set(
-            &mut knobs,
-            json!({"slow_ms": null, "cap": null, "limit": null}),
-        )
-        .expect("unset");
+        set(&mut knobs, json!({"slow_ms": null, "cap": null, "limit": null})).expect("unset");
         assert_eq!((knobs.slow_ms, knobs.cap, knobs.limit), (0, 10_000, None));
     }
 
@@ -284,18 +267,12 @@ mod tests {
     fn a_bad_value_is_named_and_nothing_changes() {
         let mut knobs = Knobs::default();
         for (values, says) in [
-            (
-                json!({"slow_ms": 9, "sloow": 1}),
-                "no knob is called `sloow`",
-            ),
+            (json!({"slow_ms": 9, "sloow": 1}), "no knob is called `sloow`"),
             (json!({"slow_ms": "soon"}), "knob `slow_ms`"),
             (json!({"limit": "100"}), "100/1s"),
             (json!({"fail_status": 404}), "500 to 599"),
             (json!({"retry_after": "a\nb"}), "legal header"),
-            (
-                json!({"edits_per_page": {"moves": 1}}),
-                "unknown field `moves`",
-            ),
+            (json!({"edits_per_page": {"moves": 1}}), "unknown field `moves`"),
             (json!({"fault_ops": ["contacts.lst"]}), "contacts.list"),
         ] {
             let error = set(&mut knobs, values).expect_err(says);

@@ -26,9 +26,7 @@ use crate::account::Account;
 
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
-pub use crate::control::{
-    Action, Change, Control, ControlReply, Create, Done, Merge, Refusal, RefusalCode, Users,
-};
+pub use crate::control::{Action, Change, Control, ControlReply, Create, Done, Merge, Refusal, RefusalCode, Users};
 pub use crate::data::{Address, Fields, Row, Ticket, User};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
@@ -107,12 +105,7 @@ impl FakeCrm {
     /// # Panics
     /// Without an account, or with two of one name.
     pub fn new(options: Options) -> FakeCrm {
-        let first = options
-            .accounts
-            .first()
-            .expect("a CRM needs an account")
-            .name
-            .clone();
+        let first = options.accounts.first().expect("a CRM needs an account").name.clone();
         let mut accounts = HashMap::new();
         for account in options.accounts {
             let name = account.name.clone();
@@ -133,14 +126,9 @@ impl FakeCrm {
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn serve(
-        self,
-        listener: tokio::net::TcpListener,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    pub async fn serve(self, listener: tokio::net::TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
         const GRACE: Duration = Duration::from_secs(1);
-        let server = axum::serve(listener, self.router())
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server = axum::serve(listener, self.router()).with_graceful_shutdown(stop.clone().cancelled_owned());
         let too_long = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -219,8 +207,5 @@ impl FakeCrm {
 
 fn truth_of(account: &Account) -> Vec<Row> {
     let state = account.lock();
-    state
-        .contacts
-        .truth(state.knobs.whole_second_stamps)
-        .collect()
+    state.contacts.truth(state.knobs.whole_second_stamps).collect()
 }

@@ -88,14 +88,7 @@ impl Drop for Presence {
     }
 }
 
-fn decide(
-    account: &Account,
-    method: &Method,
-    path: &str,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Answer {
+fn decide(account: &Account, method: &Method, path: &str, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Answer {
     let since_start = account.since_start();
     let mut state = account.lock();
     let state = &mut *state;
@@ -132,12 +125,7 @@ fn decide(
         let whole = answer.status == StatusCode::OK && answer.content_type == JSON;
         answer.way = way(&mut state.knobs, op, whole);
     }
-    *state
-        .meter
-        .stats
-        .statuses
-        .entry(answer.status.as_u16())
-        .or_default() += 1;
+    *state.meter.stats.statuses.entry(answer.status.as_u16()).or_default() += 1;
     answer
 }
 
@@ -179,26 +167,18 @@ fn admitted(
         return too_many(state, "too many calls", window);
     }
     if faulty && take(&mut state.knobs.fail_5xx) {
-        let status = StatusCode::from_u16(state.knobs.fail_status)
-            .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let status = StatusCode::from_u16(state.knobs.fail_status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let error = error_body("unavailable", "something broke");
         return plain(state, status, error);
     }
     if faulty && take(&mut state.knobs.html_200) {
-        let page =
-            b"<!doctype html><title>Sign in</title><form method=post><input name=user></form>"
-                .to_vec();
+        let page = b"<!doctype html><title>Sign in</title><form method=post><input name=user></form>".to_vec();
         return Answer {
             content_type: "text/html; charset=utf-8",
             ..plain(state, StatusCode::OK, page)
         };
     }
-    let call = Call {
-        op,
-        contact,
-        uri,
-        body,
-    };
+    let call = Call { op, contact, uri, body };
     match api::answer(state, account, &call) {
         Ok(body) => {
             if op.is_page() {
@@ -225,12 +205,7 @@ fn way(knobs: &mut Knobs, op: Op, whole: bool) -> Way {
     Way {
         freeze: knobs.frozen,
         slow: Duration::from_millis(knobs.slow_ms),
-        drip: (knobs.drip_ms > 0).then(|| {
-            (
-                knobs.drip_bytes.max(1),
-                Duration::from_millis(knobs.drip_ms),
-            )
-        }),
+        drip: (knobs.drip_ms > 0).then(|| (knobs.drip_bytes.max(1), Duration::from_millis(knobs.drip_ms))),
         truncate: whole && take(&mut knobs.truncate),
         padding: if whole && take(&mut knobs.huge_body) {
             knobs.huge_bytes
@@ -253,11 +228,7 @@ fn plain(state: &State, status: StatusCode, body: Vec<u8>) -> Answer {
 }
 
 fn too_many(state: &State, message: &str, seconds: u64) -> Answer {
-    let retry_after = state
-        .knobs
-        .retry_after
-        .clone()
-        .unwrap_or_else(|| seconds.to_string());
+    let retry_after = state.knobs.retry_after.clone().unwrap_or_else(|| seconds.to_string());
     let answer = plain(
         state,
         StatusCode::TOO_MANY_REQUESTS,
@@ -280,8 +251,7 @@ fn refused(state: &State, error: &ApiError, token: Option<&str>) -> Answer {
         token.unwrap_or_default(),
         error.message
     );
-    let body =
-        json!({"error": {"code": error.code, "message": error.message, "data": {"debug": debug}}});
+    let body = json!({"error": {"code": error.code, "message": error.message, "data": {"debug": debug}}});
     plain(state, StatusCode::OK, body.to_string().into_bytes())
 }
 
@@ -346,22 +316,19 @@ fn pieces(
         async move { (left > 0).then(|| (piece.clone(), left - piece.len() as u64)) }
     });
     let (size, pause) = drip.unwrap_or((usize::MAX, Duration::ZERO));
-    let body = stream::unfold(
-        (Bytes::from(body), presence),
-        move |(mut left, presence)| async move {
-            if left.is_empty() {
-                // A body that ends before its promised length breaks the connection, and what the server has not
-                // flushed by then is lost, headers included. It flushes while it waits for more.
-                tokio::task::yield_now().await;
-                return None;
-            }
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
-            let piece = left.split_to(size.min(left.len()));
-            Some((piece, (left, presence)))
-        },
-    );
+    let body = stream::unfold((Bytes::from(body), presence), move |(mut left, presence)| async move {
+        if left.is_empty() {
+            // A body that ends before its promised length breaks the connection, and what the server has not
+            // flushed by then is lost, headers included. It flushes while it waits for more.
+            tokio::task::yield_now().await;
+            return None;
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let piece = left.split_to(size.min(left.len()));
+        Some((piece, (left, presence)))
+    });
     padding.chain(body).map(Ok)
 }
 
@@ -388,12 +355,7 @@ fn error_body(code: &str, message: &str) -> Vec<u8> {
 }
 
 fn error_response(status: StatusCode, code: &str, message: &str) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, JSON)],
-        error_body(code, message),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, JSON)], error_body(code, message)).into_response()
 }
 
 // ---- the operator's side: not counted, no token
@@ -417,9 +379,7 @@ async fn truth(Extract(crm): Extract<FakeCrm>, Query(query): Query<Which>) -> Re
 
 async fn history(Extract(crm): Extract<FakeCrm>, Query(query): Query<Which>) -> Response {
     match which(&crm, &query) {
-        Ok(account) => {
-            Json(json!({"edits": account.lock().contacts.history.all()})).into_response()
-        }
+        Ok(account) => Json(json!({"edits": account.lock().contacts.history.all()})).into_response(),
         Err(refusal) => refusal_response(&refusal),
     }
 }

@@ -114,26 +114,18 @@ impl Contacts {
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<&Record> {
-        self.seen
-            .get(usize::try_from(id.checked_sub(1)?).ok()?)?
-            .as_ref()
+        self.seen.get(usize::try_from(id.checked_sub(1)?).ok()?)?.as_ref()
     }
 
     pub(crate) fn after(&self, id: u64) -> impl Iterator<Item = (u64, &Record)> {
-        let start = usize::try_from(id)
-            .unwrap_or(usize::MAX)
-            .min(self.seen.len());
+        let start = usize::try_from(id).unwrap_or(usize::MAX).min(self.seen.len());
         (start as u64 + 1..)
             .zip(&self.seen[start..])
             .filter_map(|(id, record)| Some((id, record.as_ref()?)))
     }
 
     /// since ≤ modified < until, by (modified, id).
-    pub(crate) fn modified_within(
-        &self,
-        since: i64,
-        until: i64,
-    ) -> impl Iterator<Item = (u64, &Record)> {
+    pub(crate) fn modified_within(&self, since: i64, until: i64) -> impl Iterator<Item = (u64, &Record)> {
         let range = (since < until).then(|| self.by_time.range((since, 0)..(until, 0)));
         range
             .into_iter()
@@ -151,16 +143,11 @@ impl Contacts {
     ) -> Vec<(u64, &Record)> {
         /// Below this many rows in the window the window is sorted; above it the ids are walked.
         const NARROW: usize = 4096;
-        let mut narrow: Vec<_> = self
-            .modified_within(since, until)
-            .take(NARROW + 1)
-            .collect();
+        let mut narrow: Vec<_> = self.modified_within(since, until).take(NARROW + 1).collect();
         if narrow.len() > NARROW {
             return self
                 .after(after)
-                .filter(|(id, record)| {
-                    (since..until).contains(&record.modified) && keep(*id, record)
-                })
+                .filter(|(id, record)| (since..until).contains(&record.modified) && keep(*id, record))
                 .take(limit)
                 .collect();
         }
@@ -171,11 +158,7 @@ impl Contacts {
     }
 
     /// Deleted at or after `since`, past `after` in (time, id) order: time, id, and what it was merged into.
-    pub(crate) fn deleted(
-        &self,
-        since: i64,
-        after: (i64, u64),
-    ) -> impl Iterator<Item = (i64, u64, Option<u64>)> {
+    pub(crate) fn deleted(&self, since: i64, after: (i64, u64)) -> impl Iterator<Item = (i64, u64, Option<u64>)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.max((since, 0));
         self.tombstones
@@ -229,12 +212,7 @@ impl Contacts {
 
     // ---- edits
 
-    pub(crate) fn create(
-        &mut self,
-        fields: Option<&Fields>,
-        at: Moment,
-        news: &mut Vec<News>,
-    ) -> u64 {
+    pub(crate) fn create(&mut self, fields: Option<&Fields>, at: Moment, news: &mut Vec<News>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         let more = fields.map(|fields| {
@@ -275,13 +253,7 @@ impl Contacts {
     }
 
     /// False when there is nothing to delete.
-    pub(crate) fn delete(
-        &mut self,
-        id: u64,
-        at: Moment,
-        into: Option<u64>,
-        news: &mut Vec<News>,
-    ) -> bool {
+    pub(crate) fn delete(&mut self, id: u64, at: Moment, into: Option<u64>, news: &mut Vec<News>) -> bool {
         if self.newest(id).is_none() {
             return false;
         }
@@ -296,11 +268,7 @@ impl Contacts {
 
     /// `count` different contacts that are (not) archived, or all of them when there are fewer.
     pub(crate) fn pick(&mut self, count: usize, archived: bool) -> Vec<u64> {
-        let fits = |contacts: &Contacts, id| {
-            contacts
-                .newest(id)
-                .is_some_and(|record| record.archived == archived)
-        };
+        let fits = |contacts: &Contacts, id| contacts.newest(id).is_some_and(|record| record.archived == archived);
         let ids = self.next_id - 1;
         if !archived && (count as u64).saturating_mul(8) <= ids {
             let mut picked = Vec::with_capacity(count);
@@ -435,8 +403,7 @@ impl Contacts {
             }
             None => {
                 self.dead.insert(change.id);
-                self.tombstones
-                    .insert((change.modified, change.id), change.merged_into);
+                self.tombstones.insert((change.modified, change.id), change.merged_into);
             }
         }
         self.seen[at] = change.record;

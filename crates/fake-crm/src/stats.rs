@@ -61,9 +61,7 @@ impl Stats {
     /// Calls counted, as a share of what the limit would have allowed between the first and the last of them (at least
     /// one window). 0 without a limit or a call. Fixed windows let two full ones meet, so short runs may exceed 1.
     pub fn used_ratio(&self) -> f64 {
-        let (Some(limit), Some(first), Some(last)) =
-            (self.limit, self.first_call_ms, self.last_call_ms)
-        else {
+        let (Some(limit), Some(first), Some(last)) = (self.limit, self.first_call_ms, self.last_call_ms) else {
             return 0.0;
         };
         let windows = (last - first) as f64 / (limit.window.as_secs_f64() * 1000.0);
@@ -118,12 +116,7 @@ impl Quota {
 }
 
 impl Meter {
-    pub(crate) fn count(
-        &mut self,
-        limit: Option<RateLimit>,
-        since_start: Duration,
-        now_ms: i64,
-    ) -> Option<Quota> {
+    pub(crate) fn count(&mut self, limit: Option<RateLimit>, since_start: Duration, now_ms: i64) -> Option<Quota> {
         if limit != self.limit {
             // Another window length: the old windows say nothing about the new ones.
             self.limit = limit;
@@ -150,11 +143,7 @@ impl Meter {
             window.calls += 1;
         }
         self.recent.push_back(since_start);
-        while self
-            .recent
-            .front()
-            .is_some_and(|&first| since_start - first >= length)
-        {
+        while self.recent.front().is_some_and(|&first| since_start - first >= length) {
             self.recent.pop_front();
         }
         let stats = &mut self.stats;
@@ -232,10 +221,7 @@ mod tests {
             [false, false, false, true, false, false, false, true]
         );
         let stats = meter.read(LIMIT);
-        assert_eq!(
-            (stats.counted, stats.over_limit, stats.max_in_window),
-            (8, 2, 4)
-        );
+        assert_eq!((stats.counted, stats.over_limit, stats.max_in_window), (8, 2, 4));
         assert_eq!(
             stats.max_sliding, 8,
             "two windows that meet are one burst to a sliding eye"
@@ -262,19 +248,13 @@ mod tests {
         assert!(calls(&mut meter, &times).iter().all(|over| !over));
         let stats = meter.read(LIMIT);
         assert_eq!(stats.max_sliding, 3);
-        assert!(
-            (0.95..=1.05).contains(&stats.used_ratio()),
-            "{}",
-            stats.used_ratio()
-        );
+        assert!((0.95..=1.05).contains(&stats.used_ratio()), "{}", stats.used_ratio());
     }
 
     #[test]
     fn the_quota_says_what_is_left_and_for_how_long() {
         let mut meter = Meter::default();
-        let quota = meter
-            .count(LIMIT, Duration::from_millis(1_250), 0)
-            .expect("limited");
+        let quota = meter.count(LIMIT, Duration::from_millis(1_250), 0).expect("limited");
         assert_eq!(
             quota,
             Quota {

@@ -122,8 +122,7 @@ impl fmt::Debug for Webhook {
 
 /// `X-Fake-Signature` of a body: hex HMAC-SHA256 over timestamp, a dot, and the raw body.
 pub fn signature(secret: &str, timestamp: &str, body: &[u8]) -> String {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
     mac.update(timestamp.as_bytes());
     mac.update(b".");
     mac.update(body);
@@ -287,11 +286,7 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
             };
             let mut state = account.lock();
             let now = Instant::now();
-            let parallel = state
-                .outbox
-                .webhook
-                .as_ref()
-                .map_or(1, |webhook| webhook.parallel);
+            let parallel = state.outbox.webhook.as_ref().map_or(1, |webhook| webhook.parallel);
             while running.len() < parallel
                 && let Some(delivery) = state.outbox.next(now)
             {
@@ -310,10 +305,7 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
                 .next()
                 .map(|key| key.0)
                 .filter(|_| running.len() < parallel);
-            (
-                account.wake.clone(),
-                visible_at.into_iter().chain(retry_at).min(),
-            )
+            (account.wake.clone(), visible_at.into_iter().chain(retry_at).min())
         };
         tokio::select! {
             () = wake.notified() => {}
@@ -334,20 +326,14 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-async fn send(
-    client: reqwest::Client,
-    delivery: Delivery,
-) -> (Delivery, Result<u16, &'static str>) {
+async fn send(client: reqwest::Client, delivery: Delivery) -> (Delivery, Result<u16, &'static str>) {
     let timestamp = clock::now_ms().to_string();
     let body = serde_json::to_vec(&delivery.events).unwrap_or_default();
     let request = client
         .post(&delivery.webhook.url)
         .timeout(Duration::from_millis(delivery.webhook.timeout_ms))
         .header(http::header::CONTENT_TYPE, "application/json")
-        .header(
-            SIGNATURE_HEADER,
-            signature(&delivery.webhook.secret, &timestamp, &body),
-        )
+        .header(SIGNATURE_HEADER, signature(&delivery.webhook.secret, &timestamp, &body))
         .header(TIMESTAMP_HEADER, timestamp)
         .body(body);
     let result = match request.send().await {
@@ -396,11 +382,7 @@ mod tests {
     }
 
     fn ids(delivery: &Delivery) -> Vec<&str> {
-        delivery
-            .events
-            .iter()
-            .map(|event| event.id.as_str())
-            .collect()
+        delivery.events.iter().map(|event| event.id.as_str()).collect()
     }
 
     #[test]
@@ -447,10 +429,7 @@ mod tests {
     fn shuffled_events_are_the_same_events() {
         let mut outbox = outbox(|webhook| webhook.shuffle = true, 50);
         let delivery = outbox.next(Instant::now()).expect("one batch");
-        let mut numbers: Vec<u64> = ids(&delivery)
-            .iter()
-            .map(|id| id.parse().expect("number"))
-            .collect();
+        let mut numbers: Vec<u64> = ids(&delivery).iter().map(|id| id.parse().expect("number")).collect();
         assert_ne!(numbers, (1..=50).collect::<Vec<_>>());
         numbers.sort_unstable();
         assert_eq!(numbers, (1..=50).collect::<Vec<_>>());

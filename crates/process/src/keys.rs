@@ -136,8 +136,7 @@ pub fn create_if_missing(path: &Path) -> Result<KeyFile, KeyFileError> {
         source,
     };
     let text = fresh().ok_or_else(|| failed(KeyFileErrorKind::Random, None))?;
-    write_once(path, text.as_bytes())
-        .map_err(|error| failed(KeyFileErrorKind::Write, Some(error)))?;
+    write_once(path, text.as_bytes()).map_err(|error| failed(KeyFileErrorKind::Write, Some(error)))?;
     load(path)
 }
 
@@ -146,10 +145,7 @@ fn parse(text: &str) -> Result<KeyFile, KeyFileErrorKind> {
     let mut seals: Vec<SealKey> = Vec::new();
     let mut kids = BTreeSet::new();
     for (index, line) in text.lines().enumerate() {
-        let refuse = |why| KeyFileErrorKind::Line {
-            line: index + 1,
-            why,
-        };
+        let refuse = |why| KeyFileErrorKind::Line { line: index + 1, why };
         let words: Vec<&str> = line.split_whitespace().collect();
         let used = |key: &Key| {
             identity
@@ -190,9 +186,7 @@ fn parse(text: &str) -> Result<KeyFile, KeyFileErrorKind> {
             _ => return Err(refuse("expected `identity <hex>` or `seal <kid> <hex>`")),
         }
     }
-    let identity = identity.ok_or(KeyFileErrorKind::Incomplete {
-        missing: "identity",
-    })?;
+    let identity = identity.ok_or(KeyFileErrorKind::Incomplete { missing: "identity" })?;
     if seals.is_empty() {
         return Err(KeyFileErrorKind::Incomplete { missing: "seal" });
     }
@@ -204,9 +198,7 @@ fn key(text: &str) -> Result<Key, &'static str> {
     hex::decode_to_slice(text, &mut bytes).map_err(|_| "a key is 64 hex digits")?;
     let different = bytes.iter().collect::<BTreeSet<_>>().len();
     let step = bytes[1].wrapping_sub(bytes[0]);
-    let counts_up = bytes
-        .windows(2)
-        .all(|pair| pair[1].wrapping_sub(pair[0]) == step);
+    let counts_up = bytes.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step);
     let key = SecretBox::new(Box::new(bytes));
     bytes.zeroize();
     if different < DIFFERENT_BYTES_MIN || counts_up {
@@ -218,15 +210,10 @@ fn key(text: &str) -> Result<Key, &'static str> {
 /// A new key file's text. `None` where there is no randomness to be had.
 fn fresh() -> Option<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 2 * KEY_BYTES + KID_CHARS / 2]);
-    rand::rngs::OsRng
-        .try_fill_bytes(random.as_mut_slice())
-        .ok()?;
+    rand::rngs::OsRng.try_fill_bytes(random.as_mut_slice()).ok()?;
     let (identity, rest) = random.split_at(KEY_BYTES);
     let (seal, kid) = rest.split_at(KEY_BYTES);
-    let (identity, seal) = (
-        Zeroizing::new(hex::encode(identity)),
-        Zeroizing::new(hex::encode(seal)),
-    );
+    let (identity, seal) = (Zeroizing::new(hex::encode(identity)), Zeroizing::new(hex::encode(seal)));
     let kid = hex::encode(kid);
     Some(Zeroizing::new(format!(
         "# Keys of one snapbridge installation. Keep a copy: without the identity key every account starts anew,\n\
@@ -284,10 +271,7 @@ mod tests {
             .iter()
             .map(|seal| (seal.kid.as_str(), hex::encode(seal.key.expose_secret())))
             .collect();
-        assert_eq!(
-            seals,
-            [("newer001", B.to_owned()), ("older001", C.to_owned())]
-        );
+        assert_eq!(seals, [("newer001", B.to_owned()), ("older001", C.to_owned())]);
         assert!(!format!("{keys:?}").contains(&A[..8]));
     }
 
@@ -299,9 +283,7 @@ mod tests {
         };
         assert_eq!(
             refused(&format!("seal kid00001 {B}")),
-            KeyFileErrorKind::Incomplete {
-                missing: "identity"
-            }
+            KeyFileErrorKind::Incomplete { missing: "identity" }
         );
         assert_eq!(
             refused(&format!("identity {A}")),
@@ -309,12 +291,7 @@ mod tests {
         );
         assert_eq!(line(&format!("identity {A}\nidentity {B}")), 2);
         assert_eq!(line(&format!("identity {A}\n\nseal kid00001 {A}")), 3);
-        assert_eq!(
-            line(&format!(
-                "identity {A}\nseal kid00001 {B}\nseal kid00001 {C}"
-            )),
-            3
-        );
+        assert_eq!(line(&format!("identity {A}\nseal kid00001 {B}\nseal kid00001 {C}")), 3);
         assert_eq!(line(&format!("seal kid001 {B}")), 1);
         assert_eq!(line(&format!("seal KID00001 {B}")), 1);
         assert_eq!(line("identity abcdef"), 1);
@@ -342,25 +319,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/keys");
         let first = create_if_missing(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let again = create_if_missing(&path).unwrap();
-        assert_eq!(
-            first.identity.expose_secret(),
-            again.identity.expose_secret()
-        );
+        assert_eq!(first.identity.expose_secret(), again.identity.expose_secret());
         assert_eq!(first.seals[0].kid, again.seals[0].kid);
-        assert_ne!(
-            first.identity.expose_secret(),
-            first.seals[0].key.expose_secret()
-        );
+        assert_ne!(first.identity.expose_secret(), first.seals[0].key.expose_secret());
         // Nothing half-written stays behind.
-        assert_eq!(
-            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1
-        );
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]
@@ -377,10 +342,7 @@ mod tests {
                     })
                 })
                 .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(kids.len(), 1);
     }
@@ -424,10 +386,7 @@ mod tests {
             }
         );
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        assert_eq!(
-            load(folder.path()).unwrap_err().kind,
-            KeyFileErrorKind::Read
-        );
+        assert_eq!(load(folder.path()).unwrap_err().kind, KeyFileErrorKind::Read);
     }
 
     /// Sets a mode that is refused whatever the umask, and returns it.

@@ -94,9 +94,7 @@ mod tests {
         let error = FolderLock::take(&folder).unwrap_err();
         assert!(matches!(error, LockError::Held { pid, .. } if pid == Some(std::process::id())));
         assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id())),
+            error.to_string().contains(&format!("process {}", std::process::id())),
             "{error}"
         );
         drop(first);
@@ -115,9 +113,6 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_made_is_an_error_of_its_own() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(
-            FolderLock::take(file.path()),
-            Err(LockError::Io { .. })
-        ));
+        assert!(matches!(FolderLock::take(file.path()), Err(LockError::Io { .. })));
     }
 }

@@ -131,10 +131,7 @@ mod tests {
             tracker.spawn(async move { token.cancelled().await });
         }
         token.cancel();
-        assert_eq!(
-            drain(&tracker, Duration::from_secs(30)).await,
-            Drained::Clean
-        );
+        assert_eq!(drain(&tracker, Duration::from_secs(30)).await, Drained::Clean);
     }
 
     #[tokio::test]
@@ -204,11 +201,7 @@ mod tests {
             send(first);
             assert!(lines.any(|line| line == "stopping"));
             send(second);
-            assert_eq!(
-                child.wait().unwrap().code(),
-                Some(code),
-                "{first} then {second}"
-            );
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{first} then {second}");
         }
     }
 }

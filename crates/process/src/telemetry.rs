@@ -15,8 +15,7 @@ use crate::settings::LogFormat;
 
 /// Bounds of every histogram of seconds: from a page out of the snapshot (under a millisecond) to a slow CRM.
 const SECONDS: [f64; 16] = [
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
 /// Time between two upkeeps; without them the samples of histograms that nobody scrapes pile up.
@@ -36,12 +35,7 @@ pub enum TelemetryError {
 
 /// Sends log lines of the process to stderr. `level` as in `[log]`: a level, or directives of `EnvFilter`.
 pub fn init_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
-    let subscriber = subscriber(
-        format,
-        level,
-        std::io::stderr,
-        std::io::stderr().is_terminal(),
-    )?;
+    let subscriber = subscriber(format, level, std::io::stderr, std::io::stderr().is_terminal())?;
     tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
 }
 
@@ -55,12 +49,8 @@ pub fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .map_err(TelemetryError::Level)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer);
+    let filter = EnvFilter::builder().parse(level).map_err(TelemetryError::Level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match format {
         LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
         LogFormat::Json => Box::new(
@@ -88,9 +78,7 @@ impl Metrics {
         static INSTALLING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = INSTALLED.get() {
-            return Ok(Self {
-                handle: handle.clone(),
-            });
+            return Ok(Self { handle: handle.clone() });
         }
         let recorder = builder()?.build_recorder();
         let handle = recorder.handle();
@@ -126,10 +114,7 @@ fn builder() -> Result<PrometheusBuilder, TelemetryError> {
 
 /// Sets the gauge `snapbridge_build_info` to 1, with what is running as labels.
 pub fn build_info(version: &'static str, role: &'static str) {
-    metrics::describe_gauge!(
-        "snapbridge_build_info",
-        "1; version and role of this process as labels"
-    );
+    metrics::describe_gauge!("snapbridge_build_info", "1; version and role of this process as labels");
     metrics::gauge!("snapbridge_build_info", "version" => version, "role" => role).set(1.0);
 }
 
@@ -196,10 +181,7 @@ mod tests {
     fn text_lines_are_filtered_by_level_and_have_no_colour() {
         let text = logged(LogFormat::Text, "info");
         assert!(text.contains("slice done pages=3"), "{text}");
-        assert!(
-            !text.contains("too quiet") && !text.contains('\u{1b}'),
-            "{text}"
-        );
+        assert!(!text.contains("too quiet") && !text.contains('\u{1b}'), "{text}");
         assert!(logged(LogFormat::Text, "warn,process=debug").contains("too quiet"));
     }
 
@@ -244,17 +226,11 @@ mod tests {
             text,
             source: source.map(Box::new),
         };
-        let polite = wrap(
-            "page failed",
-            Some(wrap("call failed", Some(wrap("timed out", None)))),
-        );
+        let polite = wrap("page failed", Some(wrap("call failed", Some(wrap("timed out", None)))));
         assert_eq!(chain(&polite), "page failed: call failed: timed out");
         let talkative = wrap(
             "page failed",
-            Some(wrap(
-                "call failed: timed out",
-                Some(wrap("timed out", None)),
-            )),
+            Some(wrap("call failed: timed out", Some(wrap("timed out", None)))),
         );
         assert_eq!(chain(&talkative), "page failed: call failed: timed out");
     }

@@ -200,7 +200,19 @@ pub async fn own_servers() -> Option<(Redis, Rabbit)> {
     Some((own_redis().await?, Rabbit::start().await?))
 }
 
-/// id → title, the last version of each.
-pub fn titles(runs: &[&Run]) -> BTreeMap<String, String> {
-    runs.iter().flat_map(|run| run.titles()).collect()
+/// id → title of what pages and the runs after them delivered, the last version of each.
+pub fn delivered(pages: &[&Value], runs: &[&Run]) -> BTreeMap<String, String> {
+    let of_page = |page: &&Value| {
+        let contacts = page["contacts"].as_array().expect("contacts").clone();
+        Run {
+            contacts,
+            ..Run::default()
+        }
+        .titles()
+    };
+    pages
+        .iter()
+        .flat_map(of_page)
+        .chain(runs.iter().flat_map(|run| run.titles()))
+        .collect()
 }

@@ -15,37 +15,30 @@ use crate::harness::{Backend, amqp_url, redis_url};
 
 pub struct Bridge {
     url: Url,
-    config: PathBuf,
-    data: PathBuf,
     namespace: String,
     backend: Backend,
     processes: Vec<Process>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bridge {
     pub async fn start(backend: Backend, odoo: &Odoo) -> Bridge {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (config, data) = (folder.path().join("snapbridge.toml"), folder.path().join("data"));
-        let namespace = odoo.tag.clone();
-        std::fs::write(&config, settings(backend, odoo, &namespace, folder.path())).expect("settings");
-        let url = Url::parse("http://127.0.0.1").expect("a URL");
         let mut bridge = Bridge {
-            url,
-            config,
-            data,
-            namespace,
+            url: Url::parse("http://127.0.0.1").expect("a URL"),
+            namespace: odoo.tag.clone(),
             backend,
             processes: Vec::new(),
-            _folder: folder,
+            folder: tempfile::tempdir().expect("a temporary folder"),
         };
+        let settings = settings(backend, odoo, &bridge.namespace, &bridge.path("keys"));
+        std::fs::write(bridge.path("snapbridge.toml"), settings).expect("settings");
         match backend {
             Backend::Embedded => {
-                let data = bridge.data.clone();
-                bridge.spawn(&["up", "--data", &data.to_string_lossy()]);
+                let data = bridge.path("data");
+                bridge.spawn(&["up", "--data", &data]);
             }
             Backend::Distributed => {
-                bridge.output(&["keys", "new", &bridge._folder.path().join("keys").to_string_lossy()]);
+                bridge.output(&["keys", "new", &bridge.path("keys")]);
                 bridge.output(&["migrate"]);
                 bridge.spawn(&["serve"]);
                 bridge.spawn(&["worker"]);
@@ -54,6 +47,10 @@ impl Bridge {
         let address = within("the front listens", async || bridge.processes[0].address()).await;
         bridge.url = Url::parse(&format!("http://{address}")).expect("a URL");
         bridge
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_string_lossy().into_owned()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -65,14 +62,14 @@ impl Bridge {
         }
         command
             .arg("--config")
-            .arg(&self.config)
+            .arg(self.path("snapbridge.toml"))
             .args(arguments)
             .stdin(Stdio::null());
         command
     }
 
     fn spawn(&mut self, arguments: &[&str]) {
-        let log = self._folder.path().join(format!("{}.log", arguments[0]));
+        let log = PathBuf::from(self.path(&format!("{}.log", arguments[0])));
         let file = File::create(&log).expect("a log file");
         let child = self
             .command(arguments)
@@ -99,13 +96,32 @@ impl Bridge {
     }
 
     /// What `status` says of the accounts of an integration.
-    pub fn states(&self, integration: &str) -> Vec<String> {
-        let status = self.output(&["status", "--json", "--data", &self.data.to_string_lossy()]);
-        let status: Value = serde_json::from_str(&status).expect("JSON");
-        let accounts = status["accounts"].as_array().expect("accounts").iter();
-        let of = accounts.filter(|account| account["integration"] == *integration);
-        of.map(|account| account["state"].as_str().expect("a state").to_owned())
+    fn accounts(&self, integration: &str) -> Vec<Value> {
+        let status = self.output(&["status", "--json", "--data", &self.path("data")]);
+        let mut status: Value = serde_json::from_str(&status).expect("JSON");
+        let accounts: Vec<Value> = serde_json::from_value(status["accounts"].take()).expect("accounts");
+        accounts
+            .into_iter()
+            .filter(|account| account["integration"] == *integration)
             .collect()
+    }
+
+    pub fn states(&self, integration: &str) -> Vec<String> {
+        let state = |account: &Value| account["state"].as_str().expect("a state").to_owned();
+        self.accounts(integration).iter().map(state).collect()
+    }
+
+    /// The webhook URL of an integration's account, with its secret: what `webhook.subscribe` has people enter in Odoo.
+    pub fn hook(&self, integration: &str) -> String {
+        let file = process::keys::load(Path::new(&self.path("keys"))).expect("the key file");
+        let keys = snapbridge::wiring::keys(file).expect("keys");
+        let account = self.accounts(integration)[0]["id"]
+            .as_str()
+            .and_then(|id| id.parse().ok())
+            .expect("an account");
+        let path = format!("/{integration}/webhooks/{}", keys.hook_id(&account));
+        let url = self.url.join(&path).expect("a URL");
+        format!("{url}?key={}", keys.hook_secret(&account))
     }
 
     /// SIGTERM, and a clean end of each process. Nobody's secret and none of Odoo's tracebacks are in the logs.
@@ -159,7 +175,7 @@ async fn forget(namespace: &str) {
 
 /// `odoo` reconciles so seldom that only polls can bring what the test waits for, and its overlap is longer than the bulk
 /// takes on a slow machine; `often` reconciles all the time.
-fn settings(backend: Backend, odoo: &Odoo, namespace: &str, folder: &Path) -> String {
+fn settings(backend: Backend, odoo: &Odoo, namespace: &str, keys: &str) -> String {
     let integration = |name: &str, overlap: &str, reconcile: &str| {
         format!(
             "[integrations.{name}]\nconnector = \"odoo\"\nallow_hosts = [\"{}\"]\nregion = \"PT\"\npoll = \"1s\"\n\
@@ -170,16 +186,14 @@ fn settings(backend: Backend, odoo: &Odoo, namespace: &str, folder: &Path) -> St
     let backends = match backend {
         Backend::Embedded => String::new(),
         Backend::Distributed => format!(
-            "[store]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n[queue]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n\
-             [keys]\nfile = \"{}\"\n",
+            "[store]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n[queue]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n",
             redis_url(),
             amqp_url(),
-            folder.join("keys").display()
         ),
     };
     format!(
         "[http]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
-         [refresh]\nsweep = \"200ms\"\n{}{}{backends}",
+         [keys]\nfile = \"{keys}\"\n[refresh]\nsweep = \"200ms\"\n{}{}{backends}",
         integration("odoo", "2m", "24h"),
         integration("often", "5s", "3s"),
     )

@@ -12,7 +12,7 @@ pub struct Odoo {
     db: String,
     uid: Value,
     password: String,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
     /// Begins every name that this test makes.
     pub tag: String,
 }
@@ -70,6 +70,10 @@ impl Odoo {
 
     pub async fn write(&self, model: &str, id: &str, values: Value) {
         self.execute(model, "write", json!([[number(id)], values])).await;
+    }
+
+    pub async fn unlink(&self, id: &str) {
+        self.execute("res.partner", "unlink", json!([[number(id)]])).await;
     }
 
     pub fn name(&self, number: usize) -> String {

@@ -13,19 +13,18 @@ const CONTACTS: usize = 20_000;
 const INTEGRATIONS: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
 /// The default.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(8);
-/// How much of the limit must be used while there is bulk work.
-const LEAST_USED: f64 = 0.95;
 /// The first calls of a start are not counted.
 const RUN_UP: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariant_10_fifty_calls_in_two_seconds() {
-    shared("50/2s", Duration::from_secs(16)).await;
+    shared("50/2s", Duration::from_secs(16), 0.95).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariant_10_twenty_calls_a_second() {
-    shared("20/1s", Duration::from_secs(12)).await;
+    // A slot is busy for one window and its call's own time, which is a larger part of a shorter window.
+    shared("20/1s", Duration::from_secs(12), 0.9).await;
 }
 
 /// The demo connector with the CRM's own limit and small pages.
@@ -56,7 +55,8 @@ fn settings(crm: &Crm, limit: RateLimit) -> String {
     )
 }
 
-async fn shared(limit: &str, length: Duration) {
+/// `least_used`: how much of the limit must be used while there is bulk work.
+async fn shared(limit: &str, length: Duration, least_used: f64) {
     if !services() {
         return;
     }
@@ -138,7 +138,7 @@ async fn shared(limit: &str, length: Duration) {
             .is_some_and(|accounts| accounts.iter().all(building)),
         "bulk work to the end: {status}"
     );
-    assert!(used >= LEAST_USED, "only {:.1} % used", used * 100.0);
+    assert!(used >= least_used, "only {:.1} % used", used * 100.0);
     site.assert_nothing_given_up();
 }
 

@@ -14,7 +14,11 @@ impl Slice<'_> {
     pub(super) async fn run_changes(&mut self) -> SliceResult<Ended> {
         if !self.head.ready || !self.source.traits().changes {
             // The first build reads everything; a connector without a change pass is refreshed by full passes.
-            return if self.head.ready { self.run_full().await } else { Ok(Ended::Done) };
+            return if self.head.ready {
+                self.run_full().await
+            } else {
+                Ok(Ended::Done)
+            };
         }
         self.poll().await
     }
@@ -47,7 +51,10 @@ impl Slice<'_> {
     /// Reads and writes one page of changes; `true`: the poll is complete.
     async fn changes_page(&mut self, poll: &Poll) -> SliceResult<bool> {
         let traits = self.source.traits().clone();
-        let window = Window { since: poll.since, until: poll.until };
+        let window = Window {
+            since: poll.since,
+            until: poll.until,
+        };
         let page = self.source.changes_page(window, poll.page.as_ref()).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         self.observe_lateness(&page).await?;
@@ -67,9 +74,20 @@ impl Slice<'_> {
     async fn deleted_page(&mut self, poll: &Poll) -> SliceResult<bool> {
         let page = self.source.deleted_page(poll.since, poll.page.as_ref()).await?;
         self.answered(page.asked_at, None).await?;
-        let removal = |id, at| Removal { id, updated: at, observed: page.asked_at };
-        let removals = page.deleted.into_iter().map(|deleted| removal(deleted.id, deleted.at)).collect();
-        let batch = Batch { rows: Vec::new(), removals };
+        let removal = |id, at| Removal {
+            id,
+            updated: at,
+            observed: page.asked_at,
+        };
+        let removals = page
+            .deleted
+            .into_iter()
+            .map(|deleted| removal(deleted.id, deleted.at))
+            .collect();
+        let batch = Batch {
+            rows: Vec::new(),
+            removals,
+        };
         let mut poll = poll.clone();
         match page.next {
             Some(next) => poll.page = Some(next),
@@ -82,8 +100,11 @@ impl Slice<'_> {
 
     async fn end_poll(&mut self, poll: &Poll, batch: Batch) -> SliceResult<bool> {
         let watermark = self.progress.polled(poll.until, self.source.traits().overlap);
-        let change =
-            HeadChange { watermark: Some(watermark), fresh: Some(poll.started), ..HeadChange::default() };
+        let change = HeadChange {
+            watermark: Some(watermark),
+            fresh: Some(poll.started),
+            ..HeadChange::default()
+        };
         self.write(batch, change).await?;
         Ok(true)
     }

@@ -17,14 +17,23 @@ use crate::progress::{Braked, Full, FullStage};
 impl Slice<'_> {
     /// Looks up the next candidates; `true`: the pass is complete.
     pub(super) async fn confirm_some(&mut self, mut full: Full) -> SliceResult<bool> {
-        let FullStage::Confirming { cursor, mut missing } = full.stage.clone() else { return Ok(false) };
+        let FullStage::Confirming { cursor, mut missing } = full.stage.clone() else {
+            return Ok(false);
+        };
         let per_call = self.source.traits().get_many;
         let batch_size = if per_call > 0 { per_call } else { 1_000 };
         // After a braked pass, only what both passes did not see is up for deletion.
-        let before = self.progress.brake.as_ref().map_or(full.started, |brake| brake.started.min(full.started));
+        let before = self
+            .progress
+            .brake
+            .as_ref()
+            .map_or(full.started, |brake| brake.started.min(full.started));
         let agreed = self.progress.brake.is_some();
-        let (candidates, next) =
-            self.deps.store.unseen(&self.account.id, Stream::Contacts, before, &cursor, batch_size).await?;
+        let (candidates, next) = self
+            .deps
+            .store
+            .unseen(&self.account.id, Stream::Contacts, before, &cursor, batch_size)
+            .await?;
         let mut batch = Batch::default();
         if !candidates.is_empty() {
             if per_call > 0 {
@@ -81,19 +90,36 @@ impl Slice<'_> {
             "a full pass would delete too many contacts; waiting for a second one that agrees"
         );
         metrics::counter!("snapbridge_deletion_braked_total").increment(1);
-        self.progress.brake = Some(Braked { started: full.started, missing, living });
+        self.progress.brake = Some(Braked {
+            started: full.started,
+            missing,
+            living,
+        });
         self.write(batch, HeadChange::default()).await?;
         self.end_full(full).await
     }
 
     pub(super) async fn remove_missing(&mut self, full: Full) -> SliceResult<bool> {
-        let FullStage::Removing { missing } = &full.stage else { return Ok(false) };
+        let FullStage::Removing { missing } = &full.stage else {
+            return Ok(false);
+        };
         let removals = missing
             .iter()
-            .map(|(id, observed)| Removal { id: id.clone(), updated: Micros::ZERO, observed: *observed })
+            .map(|(id, observed)| Removal {
+                id: id.clone(),
+                updated: Micros::ZERO,
+                observed: *observed,
+            })
             .collect();
         self.progress.brake = None;
-        self.write(Batch { rows: Vec::new(), removals }, HeadChange::default()).await?;
+        self.write(
+            Batch {
+                rows: Vec::new(),
+                removals,
+            },
+            HeadChange::default(),
+        )
+        .await?;
         self.end_full(&full).await
     }
 }

@@ -23,7 +23,9 @@ impl Slice<'_> {
                     stage: FullStage::Listing,
                 });
             }
-            let Some(full) = self.progress.full.clone() else { return Ok(Ended::Done) };
+            let Some(full) = self.progress.full.clone() else {
+                return Ok(Ended::Done);
+            };
             let ended = match full.stage {
                 FullStage::Listing => self.listing_page(full).await?,
                 FullStage::Polling => match self.poll().await? {
@@ -64,7 +66,11 @@ impl Slice<'_> {
                 change.watermark = Some(watermark);
                 change.fresh = Some(full.started);
                 full.page = None;
-                full.stage = if traits.changes { FullStage::Polling } else { FullStage::confirming() };
+                full.stage = if traits.changes {
+                    FullStage::Polling
+                } else {
+                    FullStage::confirming()
+                };
             }
         }
         self.progress.full = Some(full);
@@ -86,7 +92,11 @@ impl Slice<'_> {
         self.progress.last_full = now;
         self.save().await?;
         let before = now.minus(self.deps.policy.tombstones);
-        let swept = self.deps.store.sweep_tombstones(&self.account.id, contacts::Stream::Contacts, before, 1_000).await?;
+        let swept = self
+            .deps
+            .store
+            .sweep_tombstones(&self.account.id, contacts::Stream::Contacts, before, 1_000)
+            .await?;
         tracing::info!(account = %self.account.id, took = ?now.since(full.started), swept, "full pass complete");
         Ok(true)
     }
@@ -99,6 +109,9 @@ impl Slice<'_> {
 
 impl FullStage {
     fn confirming() -> FullStage {
-        FullStage::Confirming { cursor: String::new(), missing: Vec::new() }
+        FullStage::Confirming {
+            cursor: String::new(),
+            missing: Vec::new(),
+        }
     }
 }

@@ -35,7 +35,11 @@ impl Slice<'_> {
         self.answered(page.asked_at, page.crm_clock).await?;
         let asked_at = page.asked_at;
         let mut batch = self.batch(page, false);
-        batch.removals.extend(missing.into_iter().map(|id| Removal { id, updated: Micros::ZERO, observed: asked_at }));
+        batch.removals.extend(missing.into_iter().map(|id| Removal {
+            id,
+            updated: Micros::ZERO,
+            observed: asked_at,
+        }));
         self.write(batch, HeadChange::default()).await?;
         Ok(self.deps.store.clear(&self.account.id, dirty).await?)
     }

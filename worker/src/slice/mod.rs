@@ -73,11 +73,26 @@ impl<'a> Slice<'a> {
         stop: &'a CancellationToken,
     ) -> SliceResult<Slice<'a>> {
         let keeper = Keeper::start(deps, &account.id, fence);
-        let head = deps.store.open(&account.id, Stream::Contacts, fence, Generation::random()).await?;
+        let head = deps
+            .store
+            .open(&account.id, Stream::Contacts, fence, Generation::random())
+            .await?;
         let source = deps.sources.source(account).await?;
         let progress = Progress::read(&head.progress);
         let began = deps.clock.now();
-        Ok(Slice { deps, account, source, fence, keeper, stop, began, pages: 0, head, progress, verified: false })
+        Ok(Slice {
+            deps,
+            account,
+            source,
+            fence,
+            keeper,
+            stop,
+            began,
+            pages: 0,
+            head,
+            progress,
+            verified: false,
+        })
     }
 
     pub async fn run(&mut self, kind: Kind) -> SliceResult<Ended> {

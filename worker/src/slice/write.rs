@@ -36,7 +36,11 @@ impl Slice<'_> {
             }));
             if observed.removed {
                 let Observed { contact, updated, .. } = observed;
-                batch.removals.push(Removal { id: contact.id, updated, observed: page.asked_at });
+                batch.removals.push(Removal {
+                    id: contact.id,
+                    updated,
+                    observed: page.asked_at,
+                });
             } else {
                 batch.rows.push(self.row(observed, page.asked_at, indexed));
             }
@@ -46,18 +50,36 @@ impl Slice<'_> {
     }
 
     fn row(&self, observed: Observed, asked_at: Micros, indexed: bool) -> Row {
-        let Observed { contact, updated, aliases, .. } = observed;
+        let Observed {
+            contact,
+            updated,
+            aliases,
+            ..
+        } = observed;
         let key = |value: String| self.deps.keys.lookup_key(&self.account.id, &value);
         let keys = contact
             .phones
             .iter()
             .map(|phone| format!("phone:{phone}"))
-            .chain(contact.emails.iter().map(|email| format!("email:{}", email.to_lowercase())))
+            .chain(
+                contact
+                    .emails
+                    .iter()
+                    .map(|email| format!("email:{}", email.to_lowercase())),
+            )
             .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
             .map(key)
             .collect();
         let body = contact.to_json();
-        Row { id: contact.id, updated, observed: asked_at, indexed, hash: content_hash(&body), body, keys }
+        Row {
+            id: contact.id,
+            updated,
+            observed: asked_at,
+            indexed,
+            hash: content_hash(&body),
+            body,
+            keys,
+        }
     }
 
     /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats
@@ -74,15 +96,31 @@ impl Slice<'_> {
             let gone: Vec<Removal> = removals.by_ref().take(size - chunk.len()).collect();
             let last = rows.len() == 0 && removals.len() == 0;
             let head = if last {
-                HeadChange { progress: Some(self.progress.write()), ..change.clone() }
+                HeadChange {
+                    progress: Some(self.progress.write()),
+                    ..change.clone()
+                }
             } else {
                 HeadChange::default()
             };
-            let commit = Commit { fence: self.fence, now: self.deps.clock.now(), rows: chunk, removals: gone, head };
-            let done = self.deps.store.commit(&self.account.id, Stream::Contacts, &commit).await?;
-            for (verdict, count) in
-                [("written", done.written), ("same", done.same), ("stale", done.stale), ("removed", done.removed)]
-            {
+            let commit = Commit {
+                fence: self.fence,
+                now: self.deps.clock.now(),
+                rows: chunk,
+                removals: gone,
+                head,
+            };
+            let done = self
+                .deps
+                .store
+                .commit(&self.account.id, Stream::Contacts, &commit)
+                .await?;
+            for (verdict, count) in [
+                ("written", done.written),
+                ("same", done.same),
+                ("stale", done.stale),
+                ("removed", done.removed),
+            ] {
                 metrics::counter!("snapbridge_contacts_total", "verdict" => verdict).increment(u64::from(count));
             }
             if last {

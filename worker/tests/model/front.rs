@@ -46,7 +46,12 @@ pub struct Reply {
 
 impl Front {
     pub fn account(keys: &Keys, name: &str, now: Micros) -> Account {
-        let id = keys.account_id(&Identity { integration: "model", site: "", org: name, principal: "" });
+        let id = keys.account_id(&Identity {
+            integration: "model",
+            site: "",
+            org: name,
+            principal: "",
+        });
         Account {
             credentials: Sealed::seal(keys, &id, &BTreeMap::new()),
             fingerprint: keys.fingerprint("model", name.as_bytes()),
@@ -75,7 +80,11 @@ impl Front {
         }
         tokio::time::sleep(LOOK).await;
         let now = self.now();
-        let account = Account { called: now, verified: now, ..self.account.clone() };
+        let account = Account {
+            called: now,
+            verified: now,
+            ..self.account.clone()
+        };
         accounts::register(&*self.port, &account).await?;
         accounts::accept(&*self.port, &account.fingerprint, &account.id, now).await?;
         if work::load(&*self.port, &account.id).await?.park.is_some() {
@@ -86,12 +95,25 @@ impl Front {
 
     async fn ensure_building(&self) -> StoreResult<()> {
         let account = &self.account.id;
-        let ready = self.port.head(account, Stream::Contacts).await?.is_some_and(|head| head.ready);
+        let ready = self
+            .port
+            .head(account, Stream::Contacts)
+            .await?
+            .is_some_and(|head| head.ready);
         if !ready {
             let work = work::load(&*self.port, account).await?;
             let started = work.tasks.get(&Kind::Full).is_some_and(|task| task.due.is_some());
-            if !started || work.look_at(Kind::Full, &self.requests.times()).is_some_and(|at| at <= self.now()) {
-                asked(self.requests.ring(account, Kind::Full, Lane::Build, None).await.map(drop))?;
+            if !started
+                || work
+                    .look_at(Kind::Full, &self.requests.times())
+                    .is_some_and(|at| at <= self.now())
+            {
+                asked(
+                    self.requests
+                        .ring(account, Kind::Full, Lane::Build, None)
+                        .await
+                        .map(drop),
+                )?;
             }
         }
         Ok(())
@@ -167,8 +189,16 @@ impl Front {
     }
 
     async fn remaining(&self, plan: &Plan) -> Option<usize> {
-        let End::Frozen { position, .. } = plan.end else { return None };
-        let all = Slice { after: plan.after, until: Some(position), rows: usize::MAX, bytes: usize::MAX, newer_than: None };
+        let End::Frozen { position, .. } = plan.end else {
+            return None;
+        };
+        let all = Slice {
+            after: plan.after,
+            until: Some(position),
+            rows: usize::MAX,
+            bytes: usize::MAX,
+            newer_than: None,
+        };
         let page = self.port.inner.page(&self.account.id, Stream::Contacts, &all).await;
         Some(page.map_or(0, |page| page.bodies.len()))
     }

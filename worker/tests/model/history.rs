@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use contacts::ErrorKind;
 use contacts::reading::Narrowing;
 use contacts::time::micros;
-use contacts::ErrorKind;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -66,19 +66,31 @@ pub fn draw_manners(dice: &Dice, trouble: &Trouble) -> (Manners, Narrowing) {
         get_many: if dice.chance(0.75) { dice.between(1, 5) } else { 0 },
         deletions,
         ids_list: dice.chance(0.5),
-        skew: if says_time == SaysTime::Never { 0 } else { skew_millis * 1_000 },
+        skew: if says_time == SaysTime::Never {
+            0
+        } else {
+            skew_millis * 1_000
+        },
         says_time,
         webhooks: dice.chance(0.7),
     };
     let narrows = times && !trouble.moving && !trouble.hides && dice.chance(0.5);
-    let narrowing = if narrows { Narrowing::Allowed { precision } } else { Narrowing::Never };
+    let narrowing = if narrows {
+        Narrowing::Allowed { precision }
+    } else {
+        Narrowing::Never
+    };
     (manners, narrowing)
 }
 
 /// The longest time from a change to its visibility that this CRM keeps to, drawn at random.
 fn draw_lateness(dice: &Dice, manners: &Manners) -> Late {
     let longest = manners.visible_within;
-    let commit = if dice.chance(0.3) { dice.up_to(longest) } else { Duration::ZERO };
+    let commit = if dice.chance(0.3) {
+        dice.up_to(longest)
+    } else {
+        Duration::ZERO
+    };
     let index = match dice.below(4) {
         0 => longest - commit,
         1 => dice.up_to(longest - commit),
@@ -112,8 +124,13 @@ impl History {
         for _ in 0..dice.between(1, 2) {
             world.start_worker();
         }
-        let mut history =
-            History { world, trouble, hooks: JoinSet::new(), callers: JoinSet::new(), end: CancellationToken::new() };
+        let mut history = History {
+            world,
+            trouble,
+            hooks: JoinSet::new(),
+            callers: JoinSet::new(),
+            end: CancellationToken::new(),
+        };
         for which in 0..history.world.tenants.len() {
             for _ in 0..dice.between(0, 25) {
                 history.create(which);
@@ -169,13 +186,17 @@ impl History {
             60..74 => {
                 self.world.sweep().await;
             }
-            74..76 if self.trouble.hides => self.hide(which),
-            76..90 => self.machines().await,
+            74..77 if self.trouble.hides => self.hide(which),
+            77..90 => self.machines().await,
             90..94 => self.services(which),
             94..95 => self.park(which).await,
             _ => {}
         }
-        let pause = if dice.chance(0.7) { dice.millis(1, 1_500) } else { dice.millis(1_000, 12_000) };
+        let pause = if dice.chance(0.7) {
+            dice.millis(1, 1_500)
+        } else {
+            dice.millis(1_000, 12_000)
+        };
         tokio::time::sleep(pause).await;
         self.world.check_work().await;
     }
@@ -239,20 +260,36 @@ impl History {
     }
 
     fn merge(&mut self, which: usize) {
-        let (Some(gone), Some(into)) = (self.any_living(which), self.any_living(which)) else { return };
+        let (Some(gone), Some(into)) = (self.any_living(which), self.any_living(which)) else {
+            return;
+        };
         let changes = self.world.net.dice.chance(0.5);
-        if gone != into && self.tenant(which).site.crm.lock().merge(&gone, &into, changes, self.world.now()) {
+        if gone != into
+            && self
+                .tenant(which)
+                .site
+                .crm
+                .lock()
+                .merge(&gone, &into, changes, self.world.now())
+        {
             self.announce(which, vec![into, gone], Late::default());
         }
     }
 
     fn hide(&mut self, which: usize) {
-        let (dice, now) = (&self.world.net.dice, self.world.now());
+        let (dice, now) = (self.world.net.dice.clone(), self.world.now());
         let living = self.tenant(which).site.crm.lock().living(now);
         let share = *dice.pick(&[0.1, 0.5, 1.0]);
-        let to = now.plus(dice.millis(1_000, 90_000));
+        let pause = if dice.chance(0.5) {
+            dice.millis(500, 8_000)
+        } else {
+            dice.millis(8_000, 90_000)
+        };
         for id in living.iter().filter(|_| dice.chance(share)) {
-            self.tenant(which).site.crm.lock().hide(id, now, to);
+            self.tenant(which).site.crm.lock().hide(id, now, now.plus(pause));
+            if dice.chance(0.5) {
+                self.hook(which, vec![id.clone()], pause + dice.millis(0, 500));
+            }
         }
     }
 
@@ -272,7 +309,10 @@ impl History {
     fn stray_hooks(&mut self, which: usize) {
         let dice = self.world.net.dice.clone();
         for _ in 0..*dice.pick(&[1, 2, 12]) {
-            let id = self.any_living(which).filter(|_| dice.chance(0.9)).unwrap_or_else(|| "a9999".to_owned());
+            let id = self
+                .any_living(which)
+                .filter(|_| dice.chance(0.9))
+                .unwrap_or_else(|| "a9999".to_owned());
             self.hook(which, vec![id], dice.millis(0, 300));
         }
     }
@@ -312,7 +352,7 @@ impl History {
 
     fn services(&mut self, which: usize) {
         let dice = self.world.net.dice.clone();
-        if self.trouble.wipes && dice.chance(0.2) {
+        if self.trouble.wipes && dice.chance(0.4) {
             self.world.wipe();
             return;
         }
@@ -361,6 +401,9 @@ impl History {
 
 /// The longest a history's changes stay out of sight.
 pub fn settling_time(world: &World) -> Duration {
-    let sites = world.tenants.iter().map(|tenant| micros(tenant.site.crm.lock().manners.visible_within));
+    let sites = world
+        .tenants
+        .iter()
+        .map(|tenant| micros(tenant.site.crm.lock().manners.visible_within));
     Duration::from_micros(sites.max().unwrap_or(0)) + Duration::from_secs(91)
 }

@@ -19,7 +19,10 @@ pub struct SimClock {
 
 impl SimClock {
     pub fn new() -> SimClock {
-        SimClock { start: tokio::time::Instant::now(), last: AtomicU64::new(0) }
+        SimClock {
+            start: tokio::time::Instant::now(),
+            last: AtomicU64::new(0),
+        }
     }
 }
 
@@ -105,7 +108,10 @@ pub struct Process {
 
 impl Process {
     pub fn new(id: u32) -> Process {
-        Process { id, life: Arc::new(watch::Sender::new(Life::Runs)) }
+        Process {
+            id,
+            life: Arc::new(watch::Sender::new(Life::Runs)),
+        }
     }
 
     pub fn stall(&self) {

@@ -40,7 +40,7 @@ pub enum Order {
     ClosedWindow,
     /// Keyset by (time, id).
     Updated,
-    /// Numbered pages, newest first: rows move between pages, and some are never returned.
+    /// Numbered pages, oldest first: rows move between pages, and some are never returned.
     Moving,
 }
 
@@ -121,8 +121,29 @@ impl Record {
     pub fn lived_throughout(&self, from: Micros, to: Micros) -> bool {
         let hidden = self.hidden.iter().any(|(start, end)| *start <= to && from < *end);
         let at_start = self.versions.iter().rev().find(|version| version.committed <= from);
-        let meanwhile = self.versions.iter().filter(|version| version.committed > from && version.committed <= to);
-        !hidden && at_start.into_iter().chain(meanwhile).all(|version| version.state == State::Living)
+        let meanwhile = self
+            .versions
+            .iter()
+            .filter(|version| version.committed > from && version.committed <= to);
+        !hidden
+            && at_start
+                .into_iter()
+                .chain(meanwhile)
+                .all(|version| version.state == State::Living)
+    }
+
+    /// Living and shown at some moment between.
+    pub fn lived_between(&self, from: Micros, to: Micros) -> bool {
+        let starts = self.versions.iter().map(|version| version.committed);
+        let shown = self.hidden.iter().map(|(_, until)| *until);
+        let mut moments = starts
+            .chain(shown)
+            .filter(|at| from <= *at && *at <= to)
+            .chain([from, to]);
+        moments.any(|at| {
+            self.seen(at, false)
+                .is_some_and(|version| version.state == State::Living)
+        })
     }
 
     /// Has never been anything but living and shown.
@@ -146,7 +167,12 @@ pub struct Crm {
 
 impl Crm {
     pub fn new(manners: Manners, prefix: &str) -> Crm {
-        Crm { manners, prefix: prefix.to_owned(), records: BTreeMap::new(), next_id: 0 }
+        Crm {
+            manners,
+            prefix: prefix.to_owned(),
+            records: BTreeMap::new(),
+            next_id: 0,
+        }
     }
 
     pub fn clock(&self, now: Micros) -> Micros {
@@ -155,7 +181,11 @@ impl Crm {
 
     fn stamp(&self, now: Micros) -> Micros {
         let exact = self.clock(now);
-        if self.manners.whole_seconds { Micros(exact.0 - exact.0 % 1_000_000) } else { exact }
+        if self.manners.whole_seconds {
+            Micros(exact.0 - exact.0 % 1_000_000)
+        } else {
+            exact
+        }
     }
 
     pub fn create(&mut self, now: Micros, late: Late) -> String {
@@ -195,7 +225,9 @@ impl Crm {
         let mut aliases = self.records[gone].newest().aliases.clone();
         aliases.push(gone.to_owned());
         let late = Late::default();
-        self.add(gone, now, late, |version| version.state = State::Merged(into.to_owned()));
+        self.add(gone, now, late, |version| {
+            version.state = State::Merged(into.to_owned())
+        });
         self.add(into, now, late, |version| {
             version.content += u32::from(changes);
             version.aliases.append(&mut aliases);
@@ -209,7 +241,9 @@ impl Crm {
     }
 
     fn is_free(&self, id: &str, now: Micros) -> bool {
-        self.records.get(id).is_some_and(|record| record.versions.last().is_none_or(|last| last.committed <= now))
+        self.records
+            .get(id)
+            .is_some_and(|record| record.versions.last().is_none_or(|last| last.committed <= now))
     }
 
     fn add(&mut self, id: &str, now: Micros, late: Late, change: impl FnOnce(&mut Version)) -> bool {
@@ -217,15 +251,23 @@ impl Crm {
             return false;
         }
         let committed = now.plus(late.commit);
-        let stamp = if self.manners.times { self.stamp(now) } else { Micros::ZERO };
-        let Some(record) = self.records.get_mut(id) else { return false };
+        let stamp = if self.manners.times {
+            self.stamp(now)
+        } else {
+            Micros::ZERO
+        };
+        let Some(record) = self.records.get_mut(id) else {
+            return false;
+        };
         let last = record.versions.last();
         let mut version = Version {
             content: last.map_or(0, |last| last.content),
             stamp,
             committed,
             // An index never shows an older version after a newer one.
-            indexed: committed.plus(late.index).max(last.map_or(Micros::ZERO, |last| last.indexed)),
+            indexed: committed
+                .plus(late.index)
+                .max(last.map_or(Micros::ZERO, |last| last.indexed)),
             state: last.map_or(State::Living, |last| last.state.clone()),
             aliases: last.map(|last| last.aliases.clone()).unwrap_or_default(),
         };
@@ -236,9 +278,10 @@ impl Crm {
 
     /// Ids of what lives, is shown and is in no open transaction.
     pub fn living(&self, now: Micros) -> Vec<String> {
-        let living = self.records.iter().filter(|(id, record)| {
-            record.is_living() && !record.is_hidden(now) && self.is_free(id, now)
-        });
+        let living = self
+            .records
+            .iter()
+            .filter(|(id, record)| record.is_living() && !record.is_hidden(now) && self.is_free(id, now));
         living.map(|(id, _)| id.clone()).collect()
     }
 

@@ -36,7 +36,8 @@ impl Port {
             self.process.pass().await;
         }
         if dice.chance(faults.store_refuses) {
-            self.inner.fail_next(*dice.pick(&[StoreErrorKind::Unavailable, StoreErrorKind::Full]));
+            self.inner
+                .fail_next(*dice.pick(&[StoreErrorKind::Unavailable, StoreErrorKind::Full]));
         } else if dice.chance(faults.store_mumbles) {
             self.inner.lose_next_answer();
         }
@@ -57,7 +58,13 @@ impl Documents for Port {
         self.through(self.inner.load(key)).await
     }
 
-    async fn swap(&self, key: &DocKey, expected: u64, body: Option<&[u8]>, changes: &[IndexChange]) -> StoreResult<bool> {
+    async fn swap(
+        &self,
+        key: &DocKey,
+        expected: u64,
+        body: Option<&[u8]>,
+        changes: &[IndexChange],
+    ) -> StoreResult<bool> {
         self.through(self.inner.swap(key, expected, body, changes)).await
     }
 
@@ -95,7 +102,8 @@ impl Snapshots for Port {
         self.before_commit();
         let result = self.inner.commit(account, stream, commit).await;
         let after = self.witness.look(&self.inner, &self.net, account).await;
-        self.witness.committed(&self.net, account, commit, &result, (&before, &after));
+        self.witness
+            .committed(&self.net, account, commit, &result, (&before, &after));
         self.process.pass().await;
         result
     }
@@ -116,7 +124,8 @@ impl Snapshots for Port {
         cursor: &str,
         limit: usize,
     ) -> StoreResult<(Vec<String>, Option<String>)> {
-        self.through(self.inner.unseen(account, stream, before, cursor, limit)).await
+        self.through(self.inner.unseen(account, stream, before, cursor, limit))
+            .await
     }
 
     async fn find(&self, account: &AccountId, stream: Stream, key: u64) -> StoreResult<Vec<String>> {
@@ -127,8 +136,15 @@ impl Snapshots for Port {
         self.through(self.inner.bodies(account, stream, ids)).await
     }
 
-    async fn sweep_tombstones(&self, account: &AccountId, stream: Stream, before: Micros, limit: usize) -> StoreResult<u64> {
-        self.through(self.inner.sweep_tombstones(account, stream, before, limit)).await
+    async fn sweep_tombstones(
+        &self,
+        account: &AccountId,
+        stream: Stream,
+        before: Micros,
+        limit: usize,
+    ) -> StoreResult<u64> {
+        self.through(self.inner.sweep_tombstones(account, stream, before, limit))
+            .await
     }
 
     async fn drop_snapshot(&self, account: &AccountId, stream: Stream) -> StoreResult<()> {

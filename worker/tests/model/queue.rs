@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use contacts::queue::{
-    Confirmed, Consumer, DeadSink, Delivery, Depths, Job, Queue, QueueError, QueueErrorKind, QueueResult, Settle, Settler,
+    Confirmed, Consumer, DeadSink, Delivery, Depths, Job, Queue, QueueError, QueueErrorKind, QueueResult, Settle,
+    Settler,
 };
 use contacts::{Clock, Lane, Micros};
 use parking_lot::Mutex;
@@ -36,7 +37,12 @@ pub struct Broker {
 
 impl Broker {
     pub fn new(net: Arc<Net>) -> Arc<Broker> {
-        Arc::new(Broker { net, entries: Mutex::default(), news: Notify::new(), down: Mutex::default() })
+        Arc::new(Broker {
+            net,
+            entries: Mutex::default(),
+            news: Notify::new(),
+            down: Mutex::default(),
+        })
     }
 
     pub fn set_down(&self, down: bool) {
@@ -46,13 +52,22 @@ impl Broker {
 
     /// Loses jobs that wait, each with this probability.
     pub fn lose(&self, probability: f64) {
-        self.entries.lock().1.retain(|entry| entry.holder.is_some() || !self.net.dice.chance(probability));
+        self.entries
+            .lock()
+            .1
+            .retain(|entry| entry.holder.is_some() || !self.net.dice.chance(probability));
     }
 
     /// The connection of a process is gone: what it had in hand comes again.
     pub fn disconnect(&self, process: u32) {
         let due = self.net.clock.now().plus(REDELIVERY);
-        for entry in self.entries.lock().1.iter_mut().filter(|entry| entry.holder == Some(process)) {
+        for entry in self
+            .entries
+            .lock()
+            .1
+            .iter_mut()
+            .filter(|entry| entry.holder == Some(process))
+        {
             (entry.holder, entry.due) = (None, due);
         }
         self.news.notify_waiters();
@@ -60,14 +75,25 @@ impl Broker {
 
     /// Every readable job, in hand or waiting.
     pub fn jobs(&self) -> Vec<Job> {
-        self.entries.lock().1.iter().filter_map(|entry| Job::read(&entry.body).ok()).collect()
+        self.entries
+            .lock()
+            .1
+            .iter()
+            .filter_map(|entry| Job::read(&entry.body).ok())
+            .collect()
     }
 
     pub fn put(&self, lane: Lane, body: Vec<u8>, due: Micros) {
         let mut entries = self.entries.lock();
         entries.0 += 1;
         let number = entries.0;
-        entries.1.push(Entry { number, lane, body, due, holder: None });
+        entries.1.push(Entry {
+            number,
+            lane,
+            body,
+            due,
+            holder: None,
+        });
         drop(entries);
         self.news.notify_waiters();
     }
@@ -86,8 +112,13 @@ impl Broker {
         }
         let now = self.net.clock.now();
         let mut entries = self.entries.lock();
-        let free = entries.1.iter_mut().filter(|entry| entry.holder.is_none() && lanes.contains(&entry.lane));
-        let Some(first) = free.min_by_key(|entry| (entry.due, entry.number)) else { return Err(longest) };
+        let free = entries
+            .1
+            .iter_mut()
+            .filter(|entry| entry.holder.is_none() && lanes.contains(&entry.lane));
+        let Some(first) = free.min_by_key(|entry| (entry.due, entry.number)) else {
+            return Err(longest);
+        };
         if first.due > now {
             return Err(first.due.since(now) + Duration::from_millis(1));
         }
@@ -98,7 +129,10 @@ impl Broker {
     /// `None`: it is no longer this process's to settle.
     fn take_back(&self, number: u64, process: u32) -> Option<Entry> {
         let mut entries = self.entries.lock();
-        let mine = entries.1.iter().position(|entry| entry.number == number && entry.holder == Some(process))?;
+        let mine = entries
+            .1
+            .iter()
+            .position(|entry| entry.number == number && entry.holder == Some(process))?;
         Some(entries.1.remove(mine))
     }
 }
@@ -127,7 +161,8 @@ impl Queue for SimQueue {
             self.broker.put(job.lane, job.to_json(), now);
         }
         if net.dice.chance(faults.queue_doubles) {
-            self.broker.put(job.lane, job.to_json(), now.plus(net.dice.millis(0, 5_000)));
+            self.broker
+                .put(job.lane, job.to_json(), now.plus(net.dice.millis(0, 5_000)));
         }
         self.process.pass().await;
         if fails { Err(unavailable()) } else { Ok(Confirmed) }
@@ -135,7 +170,12 @@ impl Queue for SimQueue {
 
     async fn consume(&self, lanes: &[Lane], slots: usize) -> QueueResult<Box<dyn Consumer>> {
         let slots = Arc::new(Semaphore::new(slots));
-        Ok(Box::new(SimConsumer { queue: self.clone(), lanes: lanes.to_vec(), slots, stopped: false }))
+        Ok(Box::new(SimConsumer {
+            queue: self.clone(),
+            lanes: lanes.to_vec(),
+            slots,
+            stopped: false,
+        }))
     }
 
     async fn depth(&self) -> QueueResult<Depths> {
@@ -180,7 +220,12 @@ impl Consumer for SimConsumer {
             news.as_mut().enable();
             let wait = match broker.claim(self.queue.process.id, &self.lanes) {
                 Ok((number, body)) => {
-                    let settler = SimSettler { queue: self.queue.clone(), number, settled: false, _slot: slot };
+                    let settler = SimSettler {
+                        queue: self.queue.clone(),
+                        number,
+                        settled: false,
+                        _slot: slot,
+                    };
                     return Some(Delivery::new(body, Box::new(settler)));
                 }
                 Err(wait) => wait,
@@ -228,7 +273,9 @@ impl Settler for SimSettler {
             return Ok(());
         }
         self.settled = true;
-        let entry = broker.take_back(self.number, self.queue.process.id).ok_or_else(unavailable)?;
+        let entry = broker
+            .take_back(self.number, self.queue.process.id)
+            .ok_or_else(unavailable)?;
         if let Settle::PutOff { after } = how {
             broker.put(entry.lane, body.to_vec(), now.plus(*after));
         }

@@ -26,7 +26,10 @@ fn histories(trouble: Trouble, check: impl Fn(&World)) {
         None => 0..number("MODEL_SEEDS").unwrap_or(SEEDS),
     };
     for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
         let runtime = runtime.expect("a runtime");
         let scene = Mutex::new(String::new());
         let run = std::panic::AssertUnwindSafe(|| runtime.block_on(one_history(seed, trouble, &scene, &check)));
@@ -57,7 +60,9 @@ async fn one_history(seed: u64, trouble: Trouble, scene: &Mutex<String>, check: 
         for tenant in &world.tenants {
             let most = tenant.site.in_flight.lock().1;
             if most > 1 {
-                world.witness.breach(format!("invariant 9: {most} refreshes of one account at once"));
+                world
+                    .witness
+                    .breach(format!("invariant 9: {most} refreshes of one account at once"));
             }
         }
     }
@@ -82,16 +87,29 @@ async fn come_to_rest(world: &mut World) {
         for (which, tenant) in world.tenants.iter().enumerate() {
             let account = &tenant.account.id;
             tenant.front.identify().await.expect("nothing fails any more");
-            let head = world.store.head(account, Stream::Contacts).await.expect("nothing fails any more");
-            let last_full = head.as_ref().map_or(Micros::ZERO, |head| Progress::read(&head.progress).last_full);
+            let head = world
+                .store
+                .head(account, Stream::Contacts)
+                .await
+                .expect("nothing fails any more");
+            let last_full = head
+                .as_ref()
+                .map_or(Micros::ZERO, |head| Progress::read(&head.progress).last_full);
             if last_full > frozen && passes[which].last() != Some(&last_full) {
                 passes[which].push(last_full);
             }
             let work = world.work(account).await;
-            let due = work.tasks.values().any(|task| task.due.is_some_and(|due| due <= world.now()));
+            let due = work
+                .tasks
+                .values()
+                .any(|task| task.due.is_some_and(|due| due <= world.now()));
             let done = passes[which].len() >= 3;
             if !done && !due && head.is_some_and(|head| head.ready) {
-                let rung = tenant.front.requests.ring(account, Kind::Full, Lane::Reconcile, None).await;
+                let rung = tenant
+                    .front
+                    .requests
+                    .ring(account, Kind::Full, Lane::Reconcile, None)
+                    .await;
                 rung.expect("nothing fails any more");
             }
             rests &= done && !due && !work.is_held() && work.lease.is_none();
@@ -124,9 +142,18 @@ async fn read_to_the_end(tenant: &Tenant) {
 /// The oracle: the model Talkdesk's table and the snapshot are the CRM's final table.
 async fn check_tables(world: &World, tenant: &Tenant) {
     let account = &tenant.account.id;
-    let all =
-        Slice { after: Position::START, until: None, rows: usize::MAX, bytes: usize::MAX, newer_than: None };
-    let page = world.store.page(account, Stream::Contacts, &all).await.expect("a snapshot");
+    let all = Slice {
+        after: Position::START,
+        until: None,
+        rows: usize::MAX,
+        bytes: usize::MAX,
+        newer_than: None,
+    };
+    let page = world
+        .store
+        .page(account, Stream::Contacts, &all)
+        .await
+        .expect("a snapshot");
     let snapshot: BTreeMap<String, u32> = page.bodies.iter().map(|body| read_body(body)).collect();
     let talkdesk = tenant.talkdesk.lock().await;
     let mut lookups = Vec::new();
@@ -157,15 +184,23 @@ async fn check_tables(world: &World, tenant: &Tenant) {
         for id in gone {
             if snapshot.contains_key(id) {
                 let record = &crm.records[id];
-                world.witness.breach(format!("invariant 13: {id} is gone and still there: {record:?}"));
+                world
+                    .witness
+                    .breach(format!("invariant 13: {id} is gone and still there: {record:?}"));
             }
         }
     }
     for (alias, id) in lookups {
         let key = world.keys.lookup_key(account, &format!("alias:{alias}"));
-        let found = world.store.find(account, Stream::Contacts, key).await.expect("a snapshot");
+        let found = world
+            .store
+            .find(account, Stream::Contacts, key)
+            .await
+            .expect("a snapshot");
         if !found.contains(&id) {
-            world.witness.breach(format!("{alias} was merged into {id} and leads to {found:?}"));
+            world
+                .witness
+                .breach(format!("{alias} was merged into {id} and leads to {found:?}"));
         }
     }
 }
@@ -175,10 +210,15 @@ async fn check_hooks(world: &World, tenant: &Tenant) {
     let account = &tenant.account.id;
     let dirty = world.store.dirty(account, usize::MAX).await.expect("a store");
     if !dirty.is_empty() {
-        world.witness.breach(format!("invariant 9: {dirty:?} still wait to be fetched"));
+        world
+            .witness
+            .breach(format!("invariant 9: {dirty:?} still wait to be fetched"));
     }
     let letters = dead::list(&world.store, 10_000).await.expect("a store");
-    let of_account: Vec<_> = letters.iter().filter(|letter| letter.account.as_ref() == Some(account)).collect();
+    let of_account: Vec<_> = letters
+        .iter()
+        .filter(|letter| letter.account.as_ref() == Some(account))
+        .collect();
     let calls = tenant.site.calls.lock();
     let get_many = tenant.site.crm.lock().manners.get_many > 0;
     let wiped = *world.wiped.lock();
@@ -186,15 +226,22 @@ async fn check_hooks(world: &World, tenant: &Tenant) {
     for hook in hooks.iter().filter(|hook| hook.came > wiped) {
         world.witness.count("hooks");
         for id in &hook.ids {
-            let later = || calls.iter().filter(|call| call.asked_at > hook.came && call.answered.is_some());
+            let later = || {
+                calls
+                    .iter()
+                    .filter(|call| call.asked_at > hook.came && call.answered.is_some())
+            };
             let fetched = later().any(|call| call.what == "get" && call.ids.contains(id));
             let polled = later().any(|call| call.what == "changes" || call.what == "full");
             let by_poll = !get_many || world.policy.dirty_limit < 500;
-            let buried = of_account.iter().any(|letter| {
-                letter.at > hook.came && (letter.ids.contains(id) || letter.kind == Some(Kind::Changes))
-            });
+            let buried = of_account
+                .iter()
+                .any(|letter| letter.at > hook.came && (letter.ids.contains(id) || letter.kind == Some(Kind::Changes)));
             if !fetched && !buried && !(by_poll && polled) {
-                world.witness.breach(format!("invariant 9: {id} was announced at {} and never fetched", hook.came));
+                world.witness.breach(format!(
+                    "invariant 9: {id} was announced at {} and never fetched",
+                    hook.came
+                ));
             }
         }
     }
@@ -219,27 +266,73 @@ fn invariant_4_the_table_of_talkdesk_becomes_the_crms() {
 
 #[test]
 fn invariant_4_also_when_contacts_hide_and_rows_move() {
-    histories(Trouble { hides: true, moving: true, ..Trouble::default() }, |_| {});
+    histories(
+        Trouble {
+            hides: true,
+            moving: true,
+            ..Trouble::default()
+        },
+        |_| {},
+    );
 }
 
 #[test]
 fn invariant_8_workers_stall_and_die_and_one_writes() {
-    let faults = Faults { crm_dawdles: 0.05, store_dawdles: 0.2, ..Faults::default() };
-    histories(Trouble { deaths: true, faults, ..Trouble::default() }, |_| {});
+    let faults = Faults {
+        crm_dawdles: 0.05,
+        store_dawdles: 0.2,
+        ..Faults::default()
+    };
+    histories(
+        Trouble {
+            deaths: true,
+            faults,
+            ..Trouble::default()
+        },
+        |_| {},
+    );
 }
 
 #[test]
 fn invariant_14_nothing_vanishes_whatever_fails() {
-    histories(Trouble { deaths: true, outages: true, faults: some_faults(), ..Trouble::default() }, |_| {});
+    histories(
+        Trouble {
+            deaths: true,
+            outages: true,
+            faults: some_faults(),
+            ..Trouble::default()
+        },
+        |_| {},
+    );
 }
 
 #[test]
 fn invariants_3_and_6_runs_survive_the_loss_of_the_store() {
-    let faults = Faults { crm_dawdles: 0.05, ..Faults::default() };
-    histories(Trouble { wipes: true, deaths: true, outages: true, faults, ..Trouble::default() }, |_| {});
+    let faults = Faults {
+        crm_dawdles: 0.05,
+        ..Faults::default()
+    };
+    histories(
+        Trouble {
+            wipes: true,
+            deaths: true,
+            outages: true,
+            faults,
+            ..Trouble::default()
+        },
+        |_| {},
+    );
 }
 
 #[test]
 fn invariant_13_whatever_the_crm_shows_the_living_stay() {
-    histories(Trouble { hides: true, outages: true, faults: some_faults(), ..Trouble::default() }, |_| {});
+    histories(
+        Trouble {
+            hides: true,
+            outages: true,
+            faults: some_faults(),
+            ..Trouble::default()
+        },
+        |_| {},
+    );
 }

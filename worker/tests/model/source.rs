@@ -13,8 +13,8 @@ use serde_json::Value;
 use worker::deps::Brake;
 use worker::source::{Pace, Source, Sources, Traits};
 
-use crate::model_crm::{Crm, Deletions, SaysTime};
 use crate::machine::{Dice, Faults, Process, SimClock};
+use crate::model_crm::{Crm, Deletions, SaysTime};
 
 /// A call that the worker made.
 #[derive(Clone, Debug)]
@@ -76,7 +76,12 @@ impl Sources for SimSources {
         let site = self.net.sites.lock().get(&account.id).cloned();
         let site = site.ok_or_else(|| CrmError::new(ErrorKind::Missing, "no such integration"))?;
         let traits = traits(&site.crm.lock());
-        Ok(Arc::new(SimSource { net: self.net.clone(), site, process: self.process.clone(), traits }))
+        Ok(Arc::new(SimSource {
+            net: self.net.clone(),
+            site,
+            process: self.process.clone(),
+            traits,
+        }))
     }
 
     fn pace(&self, _integration: &str) -> Option<Pace> {
@@ -127,7 +132,12 @@ impl SimSource {
         let asked_at = net.clock.now();
         let number = {
             let mut calls = self.site.calls.lock();
-            calls.push(Call { what, ids: ids.to_vec(), asked_at, answered: None });
+            calls.push(Call {
+                what,
+                ids: ids.to_vec(),
+                asked_at,
+                answered: None,
+            });
             calls.len() - 1
         };
         let _under_way = {
@@ -198,25 +208,53 @@ impl Source for SimSource {
     async fn full_page(&self, cursor: Option<&Value>) -> CrmResult<Page> {
         let asked = self.call("full", &[], |crm, at| crm.full_page(cursor, at)).await?;
         let (asked_at, crm_clock, (rows, next)) = asked;
-        Ok(Page { rows, next, crm_clock, asked_at, ..Page::default() })
+        Ok(Page {
+            rows,
+            next,
+            crm_clock,
+            asked_at,
+            ..Page::default()
+        })
     }
 
     async fn changes_page(&self, window: Window, cursor: Option<&Value>) -> CrmResult<Page> {
-        let asked = self.call("changes", &[], |crm, at| crm.changes_page(window, cursor, at)).await?;
+        let asked = self
+            .call("changes", &[], |crm, at| crm.changes_page(window, cursor, at))
+            .await?;
         let (asked_at, crm_clock, (rows, next)) = asked;
-        Ok(Page { rows, next, crm_clock, asked_at, ..Page::default() })
+        Ok(Page {
+            rows,
+            next,
+            crm_clock,
+            asked_at,
+            ..Page::default()
+        })
     }
 
     async fn get_many(&self, ids: &[String]) -> CrmResult<Many> {
         assert!(ids.len() <= self.traits.get_many, "more ids than a fetch takes");
         let (asked_at, crm_clock, (rows, missing)) = self.call("get", ids, |crm, at| crm.get_many(ids, at)).await?;
-        Ok(Many { page: Page { rows, crm_clock, asked_at, ..Page::default() }, missing })
+        Ok(Many {
+            page: Page {
+                rows,
+                crm_clock,
+                asked_at,
+                ..Page::default()
+            },
+            missing,
+        })
     }
 
     async fn deleted_page(&self, since: Micros, cursor: Option<&Value>) -> CrmResult<DeletedPage> {
-        let asked = self.call("deleted", &[], |crm, at| crm.deleted_page(since, cursor, at)).await?;
+        let asked = self
+            .call("deleted", &[], |crm, at| crm.deleted_page(since, cursor, at))
+            .await?;
         let (asked_at, _, (deleted, next)) = asked;
-        Ok(DeletedPage { deleted, next, asked_at })
+        Ok(DeletedPage {
+            deleted,
+            next,
+            asked_at,
+        })
     }
 
     async fn ids_page(&self, cursor: Option<&Value>) -> CrmResult<IdsPage> {

@@ -51,7 +51,10 @@ pub struct Talkdesk {
 /// Reads `"<id> v<content>"`, as the model CRM names its contacts.
 pub fn read_body(body: &[u8]) -> (String, u32) {
     let contact: Value = serde_json::from_slice(body).expect("bodies are JSON");
-    let (id, name) = (contact["id"].as_str().expect("an id"), contact["name"].as_str().expect("a name"));
+    let (id, name) = (
+        contact["id"].as_str().expect("an id"),
+        contact["name"].as_str().expect("a name"),
+    );
     let (named, content) = name.rsplit_once(" v").expect("the model's name");
     assert_eq!(named, id, "a name belongs to its id");
     (id.to_owned(), content.parse().expect("a number"))
@@ -59,7 +62,14 @@ pub fn read_body(body: &[u8]) -> (String, u32) {
 
 impl Talkdesk {
     pub fn new(front: Arc<Front>, site: Arc<Site>) -> Talkdesk {
-        Talkdesk { front, site, checkpoint: None, run: None, table: BTreeMap::new(), finished: 0 }
+        Talkdesk {
+            front,
+            site,
+            checkpoint: None,
+            run: None,
+            table: BTreeMap::new(),
+            finished: 0,
+        }
     }
 
     /// Makes the next request of the run, or the first of a new one. Errors are retried with the next step.
@@ -78,7 +88,8 @@ impl Talkdesk {
             self.run = Some(run);
             return;
         };
-        run.asked.push((checkpoint.filter(|_| run.offset.is_none()), run.offset.clone()));
+        run.asked
+            .push((checkpoint.filter(|_| run.offset.is_none()), run.offset.clone()));
         self.apply(&reply);
         self.check_length(&mut run, &reply);
         if run.keep == Keep::Every || (run.keep == Keep::First && run.pages == 0) {
@@ -92,7 +103,7 @@ impl Talkdesk {
             }
         }
         match reply.next.clone() {
-            Some(_) if dice.chance(0.03) => {}
+            Some(_) if dice.chance(0.08) => {}
             Some(next) => {
                 run.offset = Some(next);
                 self.run = Some(run);
@@ -102,7 +113,8 @@ impl Talkdesk {
                     self.checkpoint = Some(reply.checkpoint.clone());
                 }
                 self.finished += 1;
-                self.check_finished(&reply, run.frozen.map_or(Micros::ZERO, |frozen| frozen.at)).await;
+                self.check_finished(&reply, run.frozen.map_or(Micros::ZERO, |frozen| frozen.at))
+                    .await;
             }
         }
     }
@@ -128,17 +140,30 @@ impl Talkdesk {
             Some(frozen) if frozen.generation == generation => frozen,
             frozen => {
                 let (at, limit) = (self.now(), remaining.div_ceil(self.front.page) + 1);
-                frozen.insert(Frozen { generation, at, pages: 0, limit })
+                frozen.insert(Frozen {
+                    generation,
+                    at,
+                    pages: 0,
+                    limit,
+                })
             }
         };
         frozen.pages += 1;
         if frozen.pages > frozen.limit {
-            self.breach(format!("invariant 7: {} pages of a run that may have {}", frozen.pages, frozen.limit));
+            self.breach(format!(
+                "invariant 7: {} pages of a run that may have {}",
+                frozen.pages, frozen.limit
+            ));
         }
     }
 
     async fn check_finished(&self, reply: &Reply, frozen: Micros) {
-        let Checkpoint { generation, position, watermark, .. } = reply.tokens.checkpoint;
+        let Checkpoint {
+            generation,
+            position,
+            watermark,
+            ..
+        } = reply.tokens.checkpoint;
         self.check_snapshot(generation, position).await;
         let steady: Vec<(String, Record)> = {
             let crm = self.site.crm.lock();
@@ -163,7 +188,12 @@ impl Talkdesk {
             }
             // A newer version, past the window that was read or past the end of the run, is the next run's, also if that
             // has to go by the watermark.
-            let newer = |until| record.versions.iter().any(|v| v.stamp > watermark && v.committed <= until);
+            let newer = |until| {
+                record
+                    .versions
+                    .iter()
+                    .any(|v| v.stamp > watermark && v.committed <= until)
+            };
             let moved = match (known, same) {
                 (_, true) if newer(frozen) => true,
                 (Some(known), true) => known.position > position && known.updated > watermark,
@@ -198,7 +228,9 @@ impl Talkdesk {
             let (id, content) = read_body(&body);
             if self.table.get(&id).is_none_or(|has| *has < content) {
                 let has = self.table.get(&id);
-                self.breach(format!("invariant 3: a run ended and {id} is at {has:?} instead of {content}"));
+                self.breach(format!(
+                    "invariant 3: a run ended and {id} is at {has:?} instead of {content}"
+                ));
             }
         }
     }

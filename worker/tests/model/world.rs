@@ -33,14 +33,28 @@ use crate::witness::Witness;
 pub fn short_policy() -> Policy {
     Policy {
         slots: 3,
-        slice: Plan { time: Duration::from_secs(4), pages: 4 },
-        retry: RetryPolicy { attempts: 4, first: Duration::from_secs(1), max: Duration::from_secs(20) },
-        times: WorkTimes { lease: Duration::from_secs(6), marker: Duration::from_secs(20) },
+        slice: Plan {
+            time: Duration::from_secs(4),
+            pages: 4,
+        },
+        retry: RetryPolicy {
+            attempts: 4,
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(20),
+        },
+        times: WorkTimes {
+            lease: Duration::from_secs(6),
+            marker: Duration::from_secs(20),
+        },
         // The sweep inside a worker looks once when it starts; from then on the test sweeps, so that its seed decides.
         sweep: Duration::from_secs(1 << 30),
         commit_rows: 3,
         stop_grace: Duration::from_secs(2),
-        brake: Brake { ratio: 0.2, min: 3, max: 50 },
+        brake: Brake {
+            ratio: 0.2,
+            min: 3,
+            max: 50,
+        },
         busy_wait: Duration::from_secs(1),
         tombstones: Duration::from_secs(24 * 3600),
         dirty_limit: 500,
@@ -130,7 +144,10 @@ impl World {
     pub fn describe(&self) -> String {
         let tenant = |tenant: &Tenant| {
             let (front, crm) = (&tenant.front, tenant.site.crm.lock());
-            format!("{} page {} {:?} {:?}", crm.prefix, front.page, front.narrowing, crm.manners)
+            format!(
+                "{} page {} {:?} {:?}",
+                crm.prefix, front.page, front.narrowing, crm.manners
+            )
         };
         let tenants: Vec<String> = self.tenants.iter().map(tenant).collect();
         format!("{:?}\n{}", self.policy, tenants.join("\n"))
@@ -156,7 +173,10 @@ impl World {
 
     pub fn deps(&self, process: &Process) -> Deps {
         let store = self.port(process);
-        let queue = Arc::new(SimQueue { broker: self.broker.clone(), process: process.clone() });
+        let queue = Arc::new(SimQueue {
+            broker: self.broker.clone(),
+            process: process.clone(),
+        });
         let clock: Arc<dyn Clock> = self.net.clock.clone();
         let (times, limit) = (self.policy.times, self.policy.dirty_limit);
         Deps {
@@ -165,7 +185,10 @@ impl World {
             queue,
             keys: self.keys.clone(),
             clock,
-            sources: Arc::new(SimSources { net: self.net.clone(), process: process.clone() }),
+            sources: Arc::new(SimSources {
+                net: self.net.clone(),
+                process: process.clone(),
+            }),
             policy: self.policy,
             owner: format!("process {}", process.id),
         }
@@ -184,9 +207,16 @@ impl World {
             page,
         });
         let site = Arc::new(Site::new(Crm::new(manners, name)));
+        *site.latency.lock() = *self.net.dice.pick(&[(1, 150), (1, 150), (200, 1_500)]);
         self.net.sites.lock().insert(account.id.clone(), site.clone());
         let talkdesk = Arc::new(tokio::sync::Mutex::new(Talkdesk::new(front.clone(), site.clone())));
-        self.tenants.push(Tenant { account, site, front, talkdesk, hooks: Arc::default() });
+        self.tenants.push(Tenant {
+            account,
+            site,
+            front,
+            talkdesk,
+            hooks: Arc::default(),
+        });
     }
 
     pub fn start_worker(&mut self) {
@@ -242,13 +272,19 @@ impl World {
     }
 
     pub async fn work(&self, account: &AccountId) -> work::Work {
-        work::load(&self.store, account).await.expect("the store in memory holds readable work")
+        work::load(&self.store, account)
+            .await
+            .expect("the store in memory holds readable work")
     }
 
     /// Invariant 14, and the half of 9 that can be seen at any moment: whatever is due is found by the sweep, an account
     /// with a snapshot is never without a next look at it, and of the jobs of a kind at most one is not superseded.
     pub async fn check_work(&self) {
-        let look = self.store.index_until(LOOK, Micros(u64::MAX >> 1), usize::MAX).await.unwrap_or_default();
+        let look = self
+            .store
+            .index_until(LOOK, Micros(u64::MAX >> 1), usize::MAX)
+            .await
+            .unwrap_or_default();
         let look: BTreeMap<String, Micros> = look.into_iter().collect();
         let jobs = self.broker.jobs();
         for tenant in &self.tenants {
@@ -257,29 +293,40 @@ impl World {
             for (kind, task) in &work.tasks {
                 let member = format!("{account}|{kind}");
                 let at = look.get(&member);
+                if task.marker.is_some() && task.due.is_none() {
+                    self.witness.breach(format!(
+                        "invariant 14: a job of {kind} waits, and nothing is due: {task:?}"
+                    ));
+                }
                 if task.due.is_some() && !work.is_held() {
                     let horizon = self.now().plus(Duration::from_secs(600));
                     if at.is_none_or(|at| *at > horizon) {
-                        self.witness.breach(format!("invariant 14: {kind} is due and not looked at: {at:?} {task:?}"));
+                        self.witness.breach(format!(
+                            "invariant 14: {kind} is due and not looked at: {at:?} {task:?}"
+                        ));
                     }
                 } else if at.is_some() {
-                    self.witness.breach(format!("invariant 14: {kind} is looked at and not due: {task:?}"));
+                    self.witness
+                        .breach(format!("invariant 14: {kind} is looked at and not due: {task:?}"));
                 }
                 let of_kind = jobs.iter().filter(|job| job.account == *account && job.kind == *kind);
-                let mut waiting: Vec<_> =
-                    of_kind.filter(|job| task.marker.as_ref().is_some_and(|marker| marker.job == job.id)).collect();
+                let mut waiting: Vec<_> = of_kind
+                    .filter(|job| task.marker.as_ref().is_some_and(|marker| marker.job == job.id))
+                    .collect();
                 waiting.dedup_by_key(|job| &job.id);
                 if waiting.len() > 1 {
-                    self.witness.breach(format!("invariant 9: {} jobs of {kind} wait", waiting.len()));
+                    self.witness
+                        .breach(format!("invariant 9: {} jobs of {kind} wait", waiting.len()));
                 }
             }
             let head = contacts::ports::Snapshots::head(&self.store, account, contacts::Stream::Contacts).await;
             if head.unwrap_or_default().is_some_and(|head| head.ready) {
-                let next = [Kind::Changes, Kind::Full].iter().any(|kind| {
-                    work.tasks.get(kind).is_some_and(|task| task.due.is_some())
-                });
+                let next = [Kind::Changes, Kind::Full]
+                    .iter()
+                    .any(|kind| work.tasks.get(kind).is_some_and(|task| task.due.is_some()));
                 if !next {
-                    self.witness.breach(format!("invariant 14: nothing will refresh {account}: {work:?}"));
+                    self.witness
+                        .breach(format!("invariant 14: nothing will refresh {account}: {work:?}"));
                 }
             }
         }

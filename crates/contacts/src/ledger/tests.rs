@@ -47,17 +47,15 @@ fn takers() -> impl Strategy<Value = Vec<Taker>> {
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(
-            |(pause, slots, send, arrive, answer, interactive, gives_back)| Taker {
-                pause,
-                slots,
-                send,
-                arrive,
-                answer,
-                interactive,
-                gives_back: gives_back && pause % 5 == 0,
-            },
-        );
+        .prop_map(|(pause, slots, send, arrive, answer, interactive, gives_back)| Taker {
+            pause,
+            slots,
+            send,
+            arrive,
+            answer,
+            interactive,
+            gives_back: gives_back && pause % 5 == 0,
+        });
     prop::collection::vec(taker, 1..120)
 }
 
@@ -149,9 +147,7 @@ fn drain(charges: &[Charge], seconds: u64, latency: Duration) -> Vec<u64> {
                 open.push_back((now + micros(latency), lease));
                 now
             }
-            Taken::Wait { until, .. } => open
-                .front()
-                .map_or(until.0, |(at, _)| until.0.min(*at).max(now + 1)),
+            Taken::Wait { until, .. } => open.front().map_or(until.0, |(at, _)| until.0.min(*at).max(now + 1)),
         };
     }
     calls
@@ -159,13 +155,7 @@ fn drain(charges: &[Charge], seconds: u64, latency: Duration) -> Vec<u64> {
 
 #[test]
 fn at_least_97_percent_of_a_limit_is_used() {
-    for (max, length) in [
-        (100, 1_000),
-        (100, 10_000),
-        (5, 1_000),
-        (600, 60_000),
-        (10, 60_000),
-    ] {
+    for (max, length) in [(100, 1_000), (100, 10_000), (5, 1_000), (600, 60_000), (10, 60_000)] {
         let calls = drain(
             &[window(max, Duration::from_millis(length))],
             180,
@@ -173,20 +163,13 @@ fn at_least_97_percent_of_a_limit_is_used() {
         )
         .len() as f64;
         let most = f64::from(max) * 180_000.0 / length as f64;
-        assert!(
-            calls >= 0.97 * most,
-            "{max} per {length} ms: {calls} of {most}"
-        );
+        assert!(calls >= 0.97 * most, "{max} per {length} ms: {calls} of {most}");
     }
 }
 
 #[test]
 fn bulk_is_spread_over_a_long_window() {
-    let calls = drain(
-        &[window(10, Duration::from_secs(60))],
-        60,
-        Duration::from_millis(15),
-    );
+    let calls = drain(&[window(10, Duration::from_secs(60))], 60, Duration::from_millis(15));
     assert_eq!(calls.len(), 10);
     assert!(calls.windows(2).all(|pair| pair[1] - pair[0] >= 6_000 * MS));
 }
@@ -206,17 +189,13 @@ fn a_want_keeps_bulk_away_until_it_is_served_or_expires() {
         Taken::Wait { .. }
     ));
     let free = start.plus(Duration::from_millis(1_010));
-    assert!(
-        matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == WANT)
-    );
+    assert!(matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == WANT));
     assert!(matches!(
         budget.take(&ask(&charges, 1, Class::Interactive), free),
         Taken::Slots { .. }
     ));
     // Its want is gone with it; what bulk waits for now is the window.
-    assert!(
-        matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == "burst")
-    );
+    assert!(matches!(budget.take(&ask(&charges, 1, Class::Bulk), free), Taken::Wait { limit, .. } if limit == "burst"));
 }
 
 #[test]
@@ -226,8 +205,7 @@ fn a_hold_stops_its_limit_and_a_longer_one_wins() {
     let now = Micros::from_secs(1_000);
     budget.hold("burst", now.plus(Duration::from_secs(40)), false);
     budget.hold("burst", now.plus(Duration::from_secs(4)), false);
-    let Taken::Wait { until, quota, .. } = budget.take(&ask(&charges, 1, Class::Interactive), now)
-    else {
+    let Taken::Wait { until, quota, .. } = budget.take(&ask(&charges, 1, Class::Interactive), now) else {
         panic!("held")
     };
     assert_eq!((until, quota), (now.plus(Duration::from_secs(40)), false));
@@ -255,7 +233,9 @@ fn nothing_left_holds_only_what_our_own_calls_do_not_explain() {
     let mut budget = Budget::default();
     let start = Micros::from_secs(1_000);
     let call = |budget: &mut Budget, at: Micros| {
-        let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), at) else { panic!("free") };
+        let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), at) else {
+            panic!("free")
+        };
         budget.finish(lease, 1, at.plus(Duration::from_millis(10)));
     };
     let held = |budget: &mut Budget, asked_at: Micros| {
@@ -272,7 +252,10 @@ fn nothing_left_holds_only_what_our_own_calls_do_not_explain() {
     // A window with two of ours was filled by somebody else.
     assert!(held(&mut budget, start.plus(Duration::from_millis(1_250))));
     assert!(matches!(
-        budget.take(&ask(&charges, 1, Class::Interactive), start.plus(Duration::from_secs(8))),
+        budget.take(
+            &ask(&charges, 1, Class::Interactive),
+            start.plus(Duration::from_secs(8))
+        ),
         Taken::Wait { quota: false, .. }
     ));
 }

@@ -108,8 +108,7 @@ impl World {
 
     fn edit(&mut self, id: u32, lag: u64) {
         self.versions += 1;
-        self.hidden
-            .push((self.clock + lag, id, self.versions, self.clock));
+        self.hidden.push((self.clock + lag, id, self.versions, self.clock));
     }
 
     fn ingest(&mut self, id: u32) {
@@ -128,8 +127,7 @@ impl World {
         if let Some((at, _)) = old {
             self.snapshot.remove(&at);
         }
-        self.snapshot
-            .insert(self.head.position.0, (id, version, updated));
+        self.snapshot.insert(self.head.position.0, (id, version, updated));
     }
 
     fn poll(&mut self) {
@@ -153,8 +151,7 @@ impl World {
             narrowing,
         );
         let slice = plan.slice(rows, usize::MAX);
-        let in_slice =
-            |at: u64| at > slice.after.0 && slice.until.is_none_or(|until| at <= until.0);
+        let in_slice = |at: u64| at > slice.after.0 && slice.until.is_none_or(|until| at <= until.0);
         let mut scanned = self.snapshot.iter().filter(|(at, _)| in_slice(**at));
         let page: Vec<_> = scanned.by_ref().take(rows).collect();
         let more = scanned.next().is_some();
@@ -297,20 +294,8 @@ fn another_generation_is_narrowed_only_where_that_is_safe() {
         (Mode::Resend, Some(Micros(390)), Position::START)
     );
     for full in [
-        plan(
-            ours(6, 90, 400),
-            None,
-            &head(90, true),
-            MAPPING,
-            Narrowing::Never,
-        ),
-        plan(
-            ours(6, 90, 400),
-            None,
-            &head(90, true),
-            MAPPING + 1,
-            ALLOWED,
-        ),
+        plan(ours(6, 90, 400), None, &head(90, true), MAPPING, Narrowing::Never),
+        plan(ours(6, 90, 400), None, &head(90, true), MAPPING + 1, ALLOWED),
         plan(ours(6, 90, 0), None, &head(90, true), MAPPING, ALLOWED),
     ] {
         assert_eq!(
@@ -325,10 +310,7 @@ fn a_checkpoint_beyond_the_head_never_moves_back() {
     let plan = plan(ours(7, 120, 400), None, &head(90, true), MAPPING, ALLOWED);
     assert!(plan.rolled_back);
     let answer = plan.answer(None, false, Micros(1));
-    assert_eq!(
-        (answer.checkpoint.position, answer.next),
-        (Position(120), None)
-    );
+    assert_eq!((answer.checkpoint.position, answer.next), (Position(120), None));
 }
 
 #[test]
@@ -345,13 +327,7 @@ fn an_offset_decides_alone() {
         newer_than: None,
         issued: Micros(1),
     };
-    let plan = plan(
-        ours(7, 10, 1),
-        Some(offset),
-        &head(90, true),
-        MAPPING,
-        ALLOWED,
-    );
+    let plan = plan(ours(7, 10, 1), Some(offset), &head(90, true), MAPPING, ALLOWED);
     assert_eq!(plan.slice(5, 100).after, Position(40));
     assert_eq!(plan.slice(5, 100).until, Some(Position(80)));
     let answer = plan.answer(Some(Position(77)), false, Micros(1));

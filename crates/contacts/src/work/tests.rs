@@ -68,24 +68,16 @@ impl World {
 
     fn ring(&mut self) {
         let id = self.id();
-        if let Ring::Publish(job) = self.work.ring(
-            &account(),
-            Kind::Ids,
-            Lane::Refresh,
-            id,
-            Micros(self.now),
-            &TIMES,
-        ) {
+        if let Ring::Publish(job) = self
+            .work
+            .ring(&account(), Kind::Ids, Lane::Refresh, id, Micros(self.now), &TIMES)
+        {
             self.queue.push((self.now, job));
         }
     }
 
     fn sweep(&mut self) {
-        if self
-            .work
-            .look_at(Kind::Ids, &TIMES)
-            .is_some_and(|at| at.0 <= self.now)
-        {
+        if self.work.look_at(Kind::Ids, &TIMES).is_some_and(|at| at.0 <= self.now) {
             self.ring();
         }
     }
@@ -95,10 +87,7 @@ impl World {
             return;
         };
         let (_, job) = self.queue.remove(index);
-        match self
-            .work
-            .begin(Kind::Ids, &job.id, "w", Micros(self.now), &TIMES)
-        {
+        match self.work.begin(Kind::Ids, &job.id, "w", Micros(self.now), &TIMES) {
             Begin::Started { fence, .. } => {
                 assert!(
                     self.running.is_none_or(|(old, _)| old < fence),
@@ -138,8 +127,7 @@ impl World {
             self.covered = self.covered.max(started);
         }
         if let Finished::Publish { job, after } = finished {
-            self.queue
-                .push((self.now + crate::time::micros(after), job));
+            self.queue.push((self.now + crate::time::micros(after), job));
         }
     }
 }
@@ -241,9 +229,7 @@ fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
         Micros(10),
         &TIMES,
     );
-    let Begin::Started { fence: old, .. } =
-        work.begin(Kind::Full, &JobId("a".into()), "w1", Micros(10), &TIMES)
-    else {
+    let Begin::Started { fence: old, .. } = work.begin(Kind::Full, &JobId("a".into()), "w1", Micros(10), &TIMES) else {
         panic!("free lease");
     };
     // Nobody finished; the sweep rings when the lease has run out.
@@ -256,9 +242,7 @@ fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
         Micros(60),
         &TIMES,
     );
-    let Begin::Started { fence: new, .. } =
-        work.begin(Kind::Full, &JobId("b".into()), "w2", Micros(60), &TIMES)
-    else {
+    let Begin::Started { fence: new, .. } = work.begin(Kind::Full, &JobId("b".into()), "w2", Micros(60), &TIMES) else {
         panic!("the lease ran out");
     };
     assert!(new > old);

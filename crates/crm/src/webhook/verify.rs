@@ -33,7 +33,10 @@ pub(crate) fn verify(
             timestamp,
             wrap,
         } => {
-            let mut given = header_text(request, header).filter(|given| !given.is_empty()).ok_or(Refused::NoProof)?.to_owned();
+            let mut given = header_text(request, header)
+                .filter(|given| !given.is_empty())
+                .ok_or(Refused::NoProof)?
+                .to_owned();
             if *encoding == Encoding::Hex && wrap.is_none() {
                 // Hex is hex, in either case.
                 given.make_ascii_lowercase();

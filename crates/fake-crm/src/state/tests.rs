@@ -14,11 +14,7 @@ fn at(now: i64, lag: i64) -> Moment {
 
 fn touch(contacts: &mut Contacts, id: u64, at: Moment) -> Vec<News> {
     let mut news = Vec::new();
-    assert!(
-        contacts.update(id, at, EventKind::Updated, &mut news, |record| record
-            .revision +=
-            1)
-    );
+    assert!(contacts.update(id, at, EventKind::Updated, &mut news, |record| record.revision += 1));
     news
 }
 
@@ -36,10 +32,7 @@ fn a_late_edit_keeps_its_stamp_and_is_seen_later() {
     );
     assert!(contacts.settle(now + 99).is_empty());
     assert_eq!(
-        (
-            seen(&contacts, 3),
-            contacts.newest(3).expect("newest").revision
-        ),
+        (seen(&contacts, 3), contacts.newest(3).expect("newest").revision),
         (0, 1)
     );
     assert_eq!(contacts.modified_within(now, now + 1).count(), 0);
@@ -52,10 +45,7 @@ fn a_late_edit_keeps_its_stamp_and_is_seen_later() {
             .collect::<Vec<_>>(),
         [3]
     );
-    assert_eq!(
-        contacts.history.all().last().expect("edit").visible_at_ms,
-        now + 100
-    );
+    assert_eq!(contacts.history.all().last().expect("edit").visible_at_ms, now + 100);
 }
 
 #[test]
@@ -81,10 +71,7 @@ fn a_deleted_contact_never_comes_back() {
     contacts.settle(1_000);
     assert!(contacts.get(3).is_none() && contacts.newest(3).is_none());
     assert!(!contacts.delete(3, at(30, 0), None, &mut news));
-    assert_eq!(
-        contacts.deleted(0, (0, 0)).collect::<Vec<_>>(),
-        [(20, 3, Some(4))]
-    );
+    assert_eq!(contacts.deleted(0, (0, 0)).collect::<Vec<_>>(), [(20, 3, Some(4))]);
     assert_eq!(contacts.truth(false).count(), 4);
 }
 
@@ -136,10 +123,7 @@ fn picks_are_different_contacts_and_never_more_than_there_are() {
     for count in [1, 5, 60, 100, 500] {
         let picked = contacts.pick(count, false);
         let distinct: HashSet<u64> = picked.iter().copied().collect();
-        assert_eq!(
-            (picked.len(), distinct.len()),
-            (count.min(100), count.min(100))
-        );
+        assert_eq!((picked.len(), distinct.len()), (count.min(100), count.min(100)));
     }
     assert!(contacts.pick(5, true).is_empty());
 }

@@ -18,10 +18,7 @@ async fn the_check_needs_a_valid_token() {
     );
     assert_eq!(me["user"]["id"], "u-1");
     let url = format!("{}/api/demo/me", crm.base);
-    for request in [
-        crm.client.get(&url),
-        crm.client.get(&url).bearer_auth("other"),
-    ] {
+    for request in [crm.client.get(&url), crm.client.get(&url).bearer_auth("other")] {
         let (status, body) = answer(request).await;
         assert_eq!(
             (status, body["error"]["code"].as_str()),
@@ -41,15 +38,10 @@ async fn the_check_needs_a_valid_token() {
 async fn tokens_are_revoked_and_several_are_valid() {
     let crm = served(5).await;
     let status = async |token: &str| {
-        let request = crm
-            .client
-            .get(format!("{}/api/demo/me", crm.base))
-            .bearer_auth(token);
+        let request = crm.client.get(format!("{}/api/demo/me", crm.base)).bearer_auth(token);
         answer(request).await.0
     };
-    crm.crm
-        .control(Control::tokens("demo", &["new", "newer"]))
-        .done();
+    crm.crm.control(Control::tokens("demo", &["new", "newer"])).done();
     assert_eq!(status("demo-token").await, StatusCode::UNAUTHORIZED);
     assert_eq!(
         (status("new").await, status("newer").await),
@@ -60,12 +52,8 @@ async fn tokens_are_revoked_and_several_are_valid() {
 #[tokio::test]
 async fn the_listing_ends_and_is_the_truth() {
     let crm = served(250).await;
-    crm.crm
-        .control(Control::archive("demo", Change::ids([7])))
-        .done();
-    crm.crm
-        .control(Control::delete("demo", Change::ids([8])))
-        .done();
+    crm.crm.control(Control::archive("demo", Change::ids([7]))).done();
+    crm.crm.control(Control::delete("demo", Change::ids([8]))).done();
     let truth = serde_json::to_value(crm.crm.truth("demo")).expect("json");
     for limit in [1, 100, 248, 500] {
         let listed = crm.all(&format!("contacts?limit={limit}")).await;
@@ -93,16 +81,10 @@ async fn changes_come_by_id_or_by_offset() {
         ))
         .done();
     crm.crm
-        .control(Control::edit(
-            "demo",
-            Change::ids([2]).stamped(1_900_000_000_001),
-        ))
+        .control(Control::edit("demo", Change::ids([2]).stamped(1_900_000_000_001)))
         .done();
     crm.crm
-        .control(Control::archive(
-            "demo",
-            Change::ids([9]).stamped(1_900_000_000_002),
-        ))
+        .control(Control::archive("demo", Change::ids([9]).stamped(1_900_000_000_002)))
         .done();
     let window = "contacts/changes?since=1900000000000&until=1900000000002";
     assert_eq!(
@@ -142,30 +124,18 @@ async fn offset_paging_has_a_cap_and_the_keyset_has_none() {
 #[tokio::test]
 async fn a_batch_leaves_out_who_is_gone() {
     let crm = served(10).await;
-    crm.crm
-        .control(Control::delete("demo", Change::ids([4])))
-        .done();
-    crm.crm
-        .control(Control::archive("demo", Change::ids([5])))
-        .done();
+    crm.crm.control(Control::delete("demo", Change::ids([4]))).done();
+    crm.crm.control(Control::archive("demo", Change::ids([5]))).done();
     let rows = crm.batch(&["5", "4", "3", "99", "3"]).await;
     assert_eq!(ids(&rows), ["3", "5"]);
     assert!(rows[1].archived);
     let many: Vec<String> = (0..101).map(|id| id.to_string()).collect();
-    for body in [
-        json!({"ids": many}),
-        json!({"ids": ["x"]}),
-        json!({"id": []}),
-    ] {
+    for body in [json!({"ids": many}), json!({"ids": ["x"]}), json!({"id": []})] {
         let request = crm
             .client
             .post(format!("{}/api/demo/contacts/batch", crm.base))
             .bearer_auth("demo-token");
-        assert_eq!(
-            answer(request.json(&body)).await.0,
-            StatusCode::BAD_REQUEST,
-            "{body}"
-        );
+        assert_eq!(answer(request.json(&body)).await.0, StatusCode::BAD_REQUEST, "{body}");
     }
 }
 
@@ -174,9 +144,7 @@ async fn deletions_and_merges_leave_tombstones() {
     let crm = served(10).await;
     crm.crm.control(Control::merge("demo", "2", "3")).done();
     crm.crm.control(Control::merge("demo", "3", "4")).done();
-    crm.crm
-        .control(Control::delete("demo", Change::ids([9])))
-        .done();
+    crm.crm.control(Control::delete("demo", Change::ids([9]))).done();
     let all = crm.all("contacts/deleted?since=0&limit=1").await;
     let shown: Vec<_> = all
         .iter()
@@ -184,11 +152,7 @@ async fn deletions_and_merges_leave_tombstones() {
         .collect();
     assert_eq!(
         shown,
-        [
-            (Some("2"), Some("3")),
-            (Some("3"), Some("4")),
-            (Some("9"), None)
-        ]
+        [(Some("2"), Some("3")), (Some("3"), Some("4")), (Some("9"), None)]
     );
     assert_eq!(
         crm.batch(&["4"]).await[0].merged_ids,
@@ -200,36 +164,21 @@ async fn deletions_and_merges_leave_tombstones() {
         json!([])
     );
     crm.set(json!({"no_tombstones": true})).await;
-    assert_eq!(
-        crm.ok("contacts/deleted").await,
-        json!({"results": [], "paging": null})
-    );
+    assert_eq!(crm.ok("contacts/deleted").await, json!({"results": [], "paging": null}));
 }
 
 #[tokio::test]
 async fn ids_are_a_cheap_list_of_who_is_live() {
     let crm = served(12).await;
-    crm.crm
-        .control(Control::delete("demo", Change::ids([2])))
-        .done();
-    crm.crm
-        .control(Control::archive("demo", Change::ids([3])))
-        .done();
-    assert_eq!(
-        crm.ok("contacts/ids?limit=3").await["ids"],
-        json!(["1", "4", "5"])
-    );
+    crm.crm.control(Control::delete("demo", Change::ids([2]))).done();
+    crm.crm.control(Control::archive("demo", Change::ids([3]))).done();
+    assert_eq!(crm.ok("contacts/ids?limit=3").await["ids"], json!(["1", "4", "5"]));
     assert_eq!(
         crm.ok("contacts/ids?after_id=9").await["ids"],
         json!(["10", "11", "12"])
     );
-    crm.crm
-        .control(Control::unarchive("demo", Change::ids([3])))
-        .done();
-    assert_eq!(
-        crm.ok("contacts/ids?limit=2").await["ids"],
-        json!(["1", "3"])
-    );
+    crm.crm.control(Control::unarchive("demo", Change::ids([3]))).done();
+    assert_eq!(crm.ok("contacts/ids?limit=2").await["ids"], json!(["1", "3"]));
 }
 
 #[tokio::test]
@@ -243,12 +192,7 @@ async fn users_have_pages_and_change() {
         (&users[12]["id"], &users[1]["active"], &users[0]["active"]),
         (&json!("u-13"), &json!(false), &json!(true))
     );
-    assert!(
-        users[2]["last_name"]
-            .as_str()
-            .expect("text")
-            .ends_with("(rev 1)")
-    );
+    assert!(users[2]["last_name"].as_str().expect("text").ends_with("(rev 1)"));
     assert_eq!(
         crm.control(json!({"users": {"edit": ["u-99"]}})).await.0,
         StatusCode::NOT_FOUND
@@ -271,10 +215,7 @@ async fn tickets_belong_to_a_contact() {
         }
     }
     assert!(found > 10, "{found}");
-    assert_eq!(
-        crm.call("contacts/31/tickets").await.0,
-        StatusCode::NOT_FOUND
-    );
+    assert_eq!(crm.call("contacts/31/tickets").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -309,10 +250,7 @@ async fn bad_calls_are_told_what_is_wrong() {
 
 #[tokio::test]
 async fn the_seed_decides_the_contacts() {
-    let with = |seed| Options {
-        seed,
-        ..options(500)
-    };
+    let with = |seed| Options { seed, ..options(500) };
     let truth = |seed| FakeCrm::new(with(seed)).truth("demo");
     assert_eq!(truth(7), truth(7));
     assert_ne!(truth(7), truth(8));
@@ -330,11 +268,7 @@ async fn the_seed_decides_the_contacts() {
     assert_eq!(two.truth("demo"), truth(7), "other accounts do not matter");
     assert_ne!(two.truth("b"), truth(7));
     // The random choices of controls are part of it.
-    let picks = |crm: FakeCrm| {
-        crm.control(Control::edit("demo", Change::random(20)))
-            .done()
-            .ids()
-    };
+    let picks = |crm: FakeCrm| crm.control(Control::edit("demo", Change::random(20))).done().ids();
     assert_eq!(picks(FakeCrm::new(with(7))), picks(FakeCrm::new(with(7))));
 }
 
@@ -363,26 +297,15 @@ async fn edits_change_content_and_history_tells_them_all() {
     );
     let created = crm.crm.control(Control::create("demo", 2)).done();
     assert_eq!(created.ids(), ["11", "12"]);
-    crm.crm
-        .control(Control::delete("demo", Change::ids([12])))
-        .done();
+    crm.crm.control(Control::delete("demo", Change::ids([12]))).done();
 
     let history = crm.crm.history("demo");
     assert_eq!(history.len(), 10 + 5);
     assert_eq!(history[10], edit);
-    assert!(
-        history
-            .windows(2)
-            .all(|pair| pair[0].version < pair[1].version)
-    );
+    assert!(history.windows(2).all(|pair| pair[0].version < pair[1].version));
     assert!(history.last().expect("delete").deleted && crm.crm.truth("demo").len() == 11);
-    let over_http = answer(crm.client.get(format!("{}/_history", crm.base)))
-        .await
-        .1;
-    assert_eq!(
-        over_http["edits"],
-        serde_json::to_value(history).expect("json")
-    );
+    let over_http = answer(crm.client.get(format!("{}/_history", crm.base))).await.1;
+    assert_eq!(over_http["edits"], serde_json::to_value(history).expect("json"));
 }
 
 #[tokio::test]
@@ -390,32 +313,16 @@ async fn bad_controls_do_nothing_and_say_why() {
     let crm = served(10).await;
     let knobs = crm.control(json!({"set": {}})).await.1;
     for (control, status, says) in [
-        (
-            json!({"account": "x", "reset": {}}),
-            404,
-            "no account is called `x`",
-        ),
-        (
-            json!({"edit": {"ids": ["1", "99"]}}),
-            404,
-            "no contact has the id `99`",
-        ),
+        (json!({"account": "x", "reset": {}}), 404, "no account is called `x`"),
+        (json!({"edit": {"ids": ["1", "99"]}}), 404, "no contact has the id `99`"),
         (json!({"edit": {}}), 400, "either `ids` or `count`"),
-        (
-            json!({"delete": {"count": 11}}),
-            400,
-            "only 10 such contacts",
-        ),
+        (json!({"delete": {"count": 11}}), 400, "only 10 such contacts"),
         (
             json!({"delete": {"count": 1, "fields": {}}}),
             400,
             "only `edit` and `create`",
         ),
-        (
-            json!({"merge": {"from": "1", "into": "1"}}),
-            400,
-            "into itself",
-        ),
+        (json!({"merge": {"from": "1", "into": "1"}}), 400, "into itself"),
         (
             json!({"webhook": {"url": "nowhere", "secret": "s"}}),
             400,
@@ -450,11 +357,7 @@ async fn served_again_it_is_the_same_crm() {
     let crm = FakeCrm::new(options(5));
     let served = serve(crm.clone()).await;
     crm.control(Control::edit("demo", Change::ids([1]))).done();
-    let address = served
-        .base
-        .strip_prefix("http://")
-        .expect("base")
-        .to_owned();
+    let address = served.base.strip_prefix("http://").expect("base").to_owned();
     drop(served);
     // The port is free again once the first server has gone.
     let listener = loop {
@@ -464,10 +367,7 @@ async fn served_again_it_is_the_same_crm() {
         tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     };
     tokio::spawn(crm.clone().serve(listener, CancellationToken::new()));
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("client");
+    let client = reqwest::Client::builder().no_proxy().build().expect("client");
     let request = client
         .get(format!("http://{address}/api/demo/contacts"))
         .bearer_auth("demo-token");

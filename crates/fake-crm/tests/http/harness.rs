@@ -38,10 +38,7 @@ pub async fn serve(crm: FakeCrm) -> Served {
     let base = format!("http://{}", listener.local_addr().expect("address"));
     let stop = CancellationToken::new();
     tokio::spawn(crm.clone().serve(listener, stop.clone()));
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .expect("client");
+    let client = reqwest::Client::builder().no_proxy().build().expect("client");
     Served {
         crm,
         client,
@@ -85,12 +82,7 @@ impl Served {
     }
 
     pub async fn control(&self, control: Value) -> (StatusCode, Value) {
-        answer(
-            self.client
-                .post(format!("{}/_control", self.base))
-                .json(&control),
-        )
-        .await
+        answer(self.client.post(format!("{}/_control", self.base)).json(&control)).await
     }
 
     pub async fn set(&self, knobs: Value) {

@@ -22,9 +22,7 @@ async fn a_late_edit_is_true_before_it_is_seen() {
         .remove(0);
     assert_eq!(edit.visible_at_ms - edit.modified_at_ms, 3_600_000);
     crm.crm.control(Control::create("demo", 1)).done();
-    crm.crm
-        .control(Control::delete("demo", Change::ids([4])))
-        .done();
+    crm.crm.control(Control::delete("demo", Change::ids([4]))).done();
     assert_eq!(crm.batch(&["2"]).await[0].version, 2);
     assert_eq!(crm.rows("contacts").await.len(), 5);
     assert_eq!(crm.ok("contacts/deleted").await["results"], json!([]));
@@ -40,11 +38,7 @@ async fn random_lags_differ_and_keep_their_bound() {
     let crm = served(100).await;
     crm.set(json!({"visibility_lag_ms": 500_000, "visibility_lag_random": true}))
         .await;
-    let edits = crm
-        .crm
-        .control(Control::edit("demo", Change::random(50)))
-        .done()
-        .edits;
+    let edits = crm.crm.control(Control::edit("demo", Change::random(50))).done().edits;
     let lags: BTreeSet<i64> = edits
         .iter()
         .map(|edit| edit.visible_at_ms - edit.modified_at_ms)
@@ -64,9 +58,8 @@ async fn a_transaction_is_stamped_at_its_start_and_seen_at_its_commit() {
         .done()
         .edits;
     assert!(
-        late.iter().all(
-            |edit| edit.visible_at_ms == NEVER && edit.modified_at_ms == late[0].modified_at_ms
-        )
+        late.iter()
+            .all(|edit| edit.visible_at_ms == NEVER && edit.modified_at_ms == late[0].modified_at_ms)
     );
     let newer = crm
         .crm
@@ -82,10 +75,7 @@ async fn a_transaction_is_stamped_at_its_start_and_seen_at_its_commit() {
         ["1"],
         "a reader is past the stamp before the rows are there"
     );
-    assert_eq!(
-        crm.crm.control(Control::commit("demo")).done().committed,
-        2_500
-    );
+    assert_eq!(crm.crm.control(Control::commit("demo")).done().committed, 2_500);
     let mut seen = BTreeSet::new();
     let mut after = 0;
     loop {
@@ -115,7 +105,8 @@ async fn a_transaction_is_stamped_at_its_start_and_seen_at_its_commit() {
 #[tokio::test]
 async fn equal_stamps_make_one_transaction_of_a_bulk_edit() {
     let crm = served(3_000).await;
-    crm.set(json!({"equal_stamps": true, "visibility_lag_ms": 9_000_000, "visibility_lag_random": true})).await;
+    crm.set(json!({"equal_stamps": true, "visibility_lag_ms": 9_000_000, "visibility_lag_random": true}))
+        .await;
     let edits = crm
         .crm
         .control(Control::edit("demo", Change::random(2_000)))
@@ -154,10 +145,7 @@ async fn whole_seconds_are_shown_while_the_filter_knows_better() {
         .remove(0);
     assert_eq!(edit.modified_at_ms, 1_900_000_000_000);
     assert_eq!(crm.rows(again).await, []);
-    assert_eq!(
-        crm.batch(&["2"]).await[0].modified_at,
-        "2030-03-17T17:46:40.000Z"
-    );
+    assert_eq!(crm.batch(&["2"]).await[0].modified_at, "2030-03-17T17:46:40.000Z");
 }
 
 #[tokio::test]
@@ -171,10 +159,7 @@ async fn a_skewed_clock_is_wrong_in_header_and_stamps() {
         .done()
         .edits
         .remove(0);
-    assert_eq!(
-        edit.modified_at_ms, edit.visible_at_ms,
-        "both by the CRM's clock"
-    );
+    assert_eq!(edit.modified_at_ms, edit.visible_at_ms, "both by the CRM's clock");
     let response = crm.request("me").send().await.expect("answer");
     let date = response.headers()[DATE].to_str().expect("text");
     let date = jiff::fmt::rfc2822::parse(date)
@@ -195,9 +180,7 @@ async fn a_skewed_clock_is_wrong_in_header_and_stamps() {
 #[tokio::test]
 async fn archived_rows_may_be_hidden_from_changes() {
     let crm = served(5).await;
-    crm.crm
-        .control(Control::archive("demo", Change::ids([2])))
-        .done();
+    crm.crm.control(Control::archive("demo", Change::ids([2]))).done();
     assert_eq!(crm.rows(FOREVER).await.len(), 5);
     crm.set(json!({"hide_archived": true})).await;
     assert_eq!(ids(&crm.rows(FOREVER).await), ["1", "3", "4", "5"]);

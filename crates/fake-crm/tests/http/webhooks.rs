@@ -76,17 +76,12 @@ async fn subscribed(change: impl FnOnce(&mut Webhook)) -> (Served, Receiver) {
         ..Webhook::new(&receiver.url, SECRET)
     };
     change(&mut webhook);
-    crm.crm
-        .control(Control::webhook("demo", Some(webhook)))
-        .done();
+    crm.crm.control(Control::webhook("demo", Some(webhook))).done();
     (crm, receiver)
 }
 
 async fn drained(crm: &Served) {
-    wait_until("all events are settled", || {
-        crm.crm.stats("demo").webhooks.waiting == 0
-    })
-    .await;
+    wait_until("all events are settled", || crm.crm.stats("demo").webhooks.waiting == 0).await;
 }
 
 #[tokio::test]
@@ -102,13 +97,8 @@ async fn every_kind_of_edit_is_told_signed() {
         crm.crm.control(control).done();
         drained(&crm).await;
     }
-    let kinds = [
-        "created", "updated", "archived", "deleted", "merged", "updated",
-    ];
-    assert_eq!(
-        receiver.types(),
-        kinds.map(|kind| format!("contact.{kind}"))
-    );
+    let kinds = ["created", "updated", "archived", "deleted", "merged", "updated"];
+    assert_eq!(receiver.types(), kinds.map(|kind| format!("contact.{kind}")));
     let events = receiver.events();
     assert_eq!(
         (&events[0]["id"], &events[0]["account"]),
@@ -127,40 +117,20 @@ async fn every_kind_of_edit_is_told_signed() {
         .collect();
     assert_eq!(distinct.len(), 6);
     let stats = crm.crm.stats("demo").webhooks;
-    assert_eq!(
-        (stats.events, stats.delivered, stats.attempts["204"]),
-        (6, 6, 5)
-    );
+    assert_eq!((stats.events, stats.delivered, stats.attempts["204"]), (6, 6, 5));
 }
 
 #[tokio::test]
 async fn batches_hold_at_most_what_was_asked_for() {
     let (crm, receiver) = subscribed(|webhook| webhook.batch = 1).await;
-    crm.crm
-        .control(Control::edit("demo", Change::random(7)))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::random(7))).done();
     drained(&crm).await;
-    assert_eq!(
-        receiver
-            .calls
-            .lock()
-            .iter()
-            .map(Vec::len)
-            .collect::<Vec<_>>(),
-        [1; 7]
-    );
+    assert_eq!(receiver.calls.lock().iter().map(Vec::len).collect::<Vec<_>>(), [1; 7]);
     let (crm, receiver) = subscribed(|_| {}).await;
-    crm.crm
-        .control(Control::edit("demo", Change::random(200)))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::random(200))).done();
     drained(&crm).await;
     assert_eq!(
-        receiver
-            .calls
-            .lock()
-            .iter()
-            .map(Vec::len)
-            .collect::<Vec<_>>(),
+        receiver.calls.lock().iter().map(Vec::len).collect::<Vec<_>>(),
         [100, 100]
     );
 }
@@ -169,26 +139,17 @@ async fn batches_hold_at_most_what_was_asked_for() {
 async fn a_receiver_in_trouble_is_tried_again() {
     let (crm, receiver) = subscribed(|_| {}).await;
     receiver.status.store(503, Ordering::SeqCst);
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1])))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]))).done();
     wait_until("a failed attempt", || !receiver.calls.lock().is_empty()).await;
     drained(&crm).await;
     let stats = crm.crm.stats("demo").webhooks;
-    assert_eq!(
-        (stats.attempts["503"], stats.given_up, stats.delivered),
-        (4, 1, 0)
-    );
+    assert_eq!((stats.attempts["503"], stats.given_up, stats.delivered), (4, 1, 0));
     let ids: BTreeSet<String> = receiver
         .events()
         .iter()
         .map(|event| event["event_id"].to_string())
         .collect();
-    assert_eq!(
-        (receiver.events().len(), ids.len()),
-        (4, 1),
-        "the same event each time"
-    );
+    assert_eq!((receiver.events().len(), ids.len()), (4, 1), "the same event each time");
 }
 
 #[tokio::test]
@@ -198,9 +159,7 @@ async fn unreachable_and_wrongly_keyed_receivers_count_as_failures() {
         webhook.secret = "another".to_owned();
     })
     .await;
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1])))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]))).done();
     drained(&crm).await;
     let closed = TcpListener::bind("127.0.0.1:0")
         .await
@@ -211,20 +170,12 @@ async fn unreachable_and_wrongly_keyed_receivers_count_as_failures() {
         attempts: 1,
         ..Webhook::new(format!("http://{closed}/"), SECRET)
     };
-    crm.crm
-        .control(Control::webhook("demo", Some(webhook)))
-        .done();
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1])))
-        .done();
+    crm.crm.control(Control::webhook("demo", Some(webhook))).done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]))).done();
     drained(&crm).await;
     let stats = crm.crm.stats("demo").webhooks;
     assert_eq!(
-        (
-            stats.attempts["403"],
-            stats.attempts["unreachable"],
-            stats.given_up
-        ),
+        (stats.attempts["403"], stats.attempts["unreachable"], stats.given_up),
         (1, 1, 2)
     );
 }
@@ -251,64 +202,41 @@ async fn events_are_dropped_doubled_or_switched_off() {
         ..Webhook::new(&receiver.url, SECRET)
     };
     crm.crm.control(Control::webhook("demo", Some(off))).done();
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1])))
-        .done();
-    assert_eq!(
-        (
-            crm.crm.stats("demo").webhooks.events,
-            receiver.events().len()
-        ),
-        (5, 4)
-    );
+    crm.crm.control(Control::edit("demo", Change::ids([1]))).done();
+    assert_eq!((crm.crm.stats("demo").webhooks.events, receiver.events().len()), (5, 4));
 }
 
 #[tokio::test]
 async fn an_event_waits_for_its_edit_to_be_seen_unless_it_is_early() {
     let (crm, receiver) = subscribed(|_| {}).await;
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1]).held()))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]).held())).done();
     assert_eq!(crm.crm.stats("demo").webhooks.events, 0);
     crm.crm.control(Control::commit("demo")).done();
     drained(&crm).await;
     assert_eq!(receiver.events().len(), 1);
 
     let (crm, receiver) = subscribed(|webhook| webhook.early = true).await;
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1]).held()))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]).held())).done();
     drained(&crm).await;
     assert_eq!(receiver.events().len(), 1);
-    assert_eq!(
-        crm.batch(&["1"]).await[0].version,
-        1,
-        "told before it can be read"
-    );
+    assert_eq!(crm.batch(&["1"]).await[0].version, 1, "told before it can be read");
 }
 
 #[tokio::test]
 async fn a_lagging_edit_is_told_without_anybody_calling() {
     let (crm, receiver) = subscribed(|_| {}).await;
     crm.crm.knobs("demo", |knobs| knobs.visibility_lag_ms = 20);
-    crm.crm
-        .control(Control::edit("demo", Change::ids([1])))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::ids([1]))).done();
     wait_until("the event", || receiver.events().len() == 1).await;
 }
 
 #[tokio::test]
 async fn without_a_subscription_nothing_waits() {
     let (crm, receiver) = subscribed(|webhook| webhook.batch = 1).await;
-    crm.crm
-        .control(Control::edit("demo", Change::random(100)))
-        .done();
+    crm.crm.control(Control::edit("demo", Change::random(100))).done();
     crm.crm.control(Control::webhook("demo", None)).done();
     drained(&crm).await;
     let stats = crm.crm.stats("demo").webhooks;
-    assert_eq!(
-        (stats.events, stats.delivered),
-        (100, receiver.events().len() as u64)
-    );
+    assert_eq!((stats.events, stats.delivered), (100, receiver.events().len() as u64));
     assert!(stats.delivered < 100, "{stats:?}");
 }

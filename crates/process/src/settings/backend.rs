@@ -85,9 +85,7 @@ fn parse(given: &Given, schemes: &[&str], expected: &str) -> Result<Parsed, Wron
         };
     }
     match Url::parse(text) {
-        Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => {
-            Ok(Parsed::Remote(url.into()))
-        }
+        Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Ok(Parsed::Remote(url.into())),
         _ => wrong(expected),
     }
 }

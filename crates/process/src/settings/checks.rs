@@ -43,9 +43,7 @@ impl Checks<'_> {
         let place = keys
             .iter()
             .find_map(|key| self.log.places.get(*key).cloned())
-            .unwrap_or_else(|| {
-                Place::Default(keys.first().copied().unwrap_or_default().to_owned())
-            });
+            .unwrap_or_else(|| Place::Default(keys.first().copied().unwrap_or_default().to_owned()));
         self.log.problem(place, what, hint.map(str::to_owned));
     }
 
@@ -62,13 +60,8 @@ impl Checks<'_> {
     }
 
     fn compare(&mut self, a: Timed<'_>, b: Timed<'_>, rule: &str, why: &str) {
-        let show =
-            |(name, value): Timed<'_>| format!("`{name}` ({})", humantime::format_duration(value));
-        self.refuse(
-            &[a.0, b.0],
-            format!("{} {rule} {}", show(a), show(b)),
-            Some(why),
-        );
+        let show = |(name, value): Timed<'_>| format!("`{name}` ({})", humantime::format_duration(value));
+        self.refuse(&[a.0, b.0], format!("{} {rule} {}", show(a), show(b)), Some(why));
     }
 
     fn http(&mut self, s: &Settings) {
@@ -114,8 +107,7 @@ impl Checks<'_> {
         );
         let call = ("crm.call_timeout", s.crm.call_timeout);
         if s.worker.slice_time + s.crm.call_timeout >= BROKER_CONSUMER_TIMEOUT {
-            let what = "`worker.slice_time` and `crm.call_timeout` together must stay below 30m"
-                .to_owned();
+            let what = "`worker.slice_time` and `crm.call_timeout` together must stay below 30m".to_owned();
             self.refuse(
                 &[slice.0, call.0],
                 what,
@@ -127,20 +119,10 @@ impl Checks<'_> {
             call,
             "it is part of the call",
         );
+        self.not_longer(("crm.read_timeout", s.crm.read_timeout), call, "it is part of the call");
         self.not_longer(
-            ("crm.read_timeout", s.crm.read_timeout),
-            call,
-            "it is part of the call",
-        );
-        self.not_longer(
-            (
-                "credentials.revocation_window",
-                s.credentials.revocation_window,
-            ),
-            (
-                "credentials.unreachable_window",
-                s.credentials.unreachable_window,
-            ),
+            ("credentials.revocation_window", s.credentials.revocation_window),
+            ("credentials.unreachable_window", s.credentials.unreachable_window),
             "the second is the wider one",
         );
         let (poll, reconcile) = (
@@ -208,13 +190,8 @@ impl Checks<'_> {
         let path = format!("{INTEGRATIONS}.{name}");
         let key = |key: &str| format!("{path}.{key}");
         if integration.kind == IntegrationKind::Linking {
-            let what =
-                format!("`{path}` is of the kind \"linking\", which this version does not run yet");
-            self.refuse(
-                &[&key("kind"), &path],
-                what,
-                Some("take the integration out for now"),
-            );
+            let what = format!("`{path}` is of the kind \"linking\", which this version does not run yet");
+            self.refuse(&[&key("kind"), &path], what, Some("take the integration out for now"));
         }
         if integration.connector.is_empty() {
             let hint = "the name of a shipped connector, or the path of a connector's file";
@@ -236,17 +213,12 @@ impl Checks<'_> {
             Some(secret) => {
                 let secret = secret.expose_secret();
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-                if !(PATH_SECRET_MIN..=128).contains(&secret.len()) || !secret.bytes().all(allowed)
-                {
+                if !(PATH_SECRET_MIN..=128).contains(&secret.len()) || !secret.bytes().all(allowed) {
                     let what = format!(
                         "`{}` must be {PATH_SECRET_MIN} to 128 letters, digits, _ or -",
                         key("path_secret")
                     );
-                    self.refuse(
-                        &[&key("path_secret")],
-                        what,
-                        Some("openssl rand -hex 24 makes one"),
-                    );
+                    self.refuse(&[&key("path_secret")], what, Some("openssl rand -hex 24 makes one"));
                 }
             }
             None => {}
@@ -255,8 +227,7 @@ impl Checks<'_> {
             let key = key("auth_success_status");
             self.refuse(&[&key], format!("`{key}` must be 200 or 204"), None);
         }
-        let is_region =
-            |region: &String| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
+        let is_region = |region: &String| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
         if !integration.region.as_ref().is_none_or(is_region) {
             let key = key("region");
             self.refuse(
@@ -265,11 +236,7 @@ impl Checks<'_> {
                 Some("such as PT"),
             );
         }
-        if integration
-            .allow_hosts
-            .iter()
-            .any(|host| host.trim().is_empty())
-        {
+        if integration.allow_hosts.iter().any(|host| host.trim().is_empty()) {
             let key = key("allow_hosts");
             self.refuse(
                 &[&key],
@@ -281,10 +248,7 @@ impl Checks<'_> {
             let (poll_key, reconcile_key) = (key("poll"), key("reconcile"));
             self.not_longer(
                 (&poll_key, integration.poll.unwrap_or(s.refresh.poll)),
-                (
-                    &reconcile_key,
-                    integration.reconcile.unwrap_or(s.refresh.reconcile),
-                ),
+                (&reconcile_key, integration.reconcile.unwrap_or(s.refresh.reconcile)),
                 "a reconcile is the rarer one",
             );
         }

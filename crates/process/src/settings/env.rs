@@ -67,21 +67,13 @@ fn is_service_link(rest: &str) -> bool {
     if rest.contains("__") {
         return false;
     }
-    let after = |word: &str| {
-        rest.find(word)
-            .map(|at| (&rest[..at], &rest[at + word.len()..]))
-    };
+    let after = |word: &str| rest.find(word).map(|at| (&rest[..at], &rest[at + word.len()..]));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if rest == "SERVICE_HOST"
-        || rest.ends_with("_SERVICE_HOST")
-        || rest == "PORT"
-        || rest.ends_with("_PORT")
-    {
+    if rest == "SERVICE_HOST" || rest.ends_with("_SERVICE_HOST") || rest == "PORT" || rest.ends_with("_PORT") {
         return true;
     }
     if let Some((before, rest)) = after("SERVICE_PORT") {
-        return (before.is_empty() || before.ends_with('_'))
-            && (rest.is_empty() || rest.starts_with('_'));
+        return (before.is_empty() || before.ends_with('_')) && (rest.is_empty() || rest.starts_with('_'));
     }
     match after("PORT_") {
         Some((before, rest)) if before.is_empty() || before.ends_with('_') => {
@@ -110,20 +102,14 @@ fn resolve(rest: &str, tree: &Tree) -> Option<Target> {
     match parts.as_slice() {
         [INTEGRATIONS, name, key] => {
             let (key, file) = key_of(<Integration as Keys>::KEYS, key)?;
-            let path = vec![
-                INTEGRATIONS.to_owned(),
-                integration(name, tree)?,
-                key.name.to_owned(),
-            ];
+            let path = vec![INTEGRATIONS.to_owned(), integration(name, tree)?, key.name.to_owned()];
             (!key.map).then_some(Target { path, file })
         }
         [INTEGRATIONS, name, map, key] => {
             let map = <Integration as Keys>::KEYS
                 .iter()
                 .find(|known| known.map && known.name == *map)?;
-            let (key, file) = key
-                .strip_suffix("_file")
-                .map_or((*key, false), |key| (key, true));
+            let (key, file) = key.strip_suffix("_file").map_or((*key, false), |key| (key, true));
             let path = vec![
                 INTEGRATIONS.to_owned(),
                 integration(name, tree)?,
@@ -171,8 +157,8 @@ fn integration(given: &str, tree: &Tree) -> Option<String> {
 }
 
 fn read_secret(source: &Source, path: &str) -> Result<String, String> {
-    let text = (source.read_file)(Path::new(path))
-        .map_err(|error| format!("cannot read the file it names: {error}"))?;
+    let text =
+        (source.read_file)(Path::new(path)).map_err(|error| format!("cannot read the file it names: {error}"))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         Err("the file it names is empty".into())

@@ -111,10 +111,7 @@ impl Leaf for SecretString {
 impl Leaf for SocketAddr {
     fn read(given: &Given) -> Result<Self, Wrong> {
         let parsed = text_of(given).and_then(|text| text.parse().ok());
-        parsed.map_or_else(
-            || wrong("expected an address and port such as \"127.0.0.1:8080\""),
-            Ok,
-        )
+        parsed.map_or_else(|| wrong("expected an address and port such as \"127.0.0.1:8080\""), Ok)
     }
 
     fn show(&self) -> Option<String> {
@@ -207,10 +204,9 @@ impl Leaf for ByteSize {
             }
             _ => None,
         };
-        parsed.map(ByteSize).map_or_else(
-            || wrong("expected a number of bytes such as 262144 or \"256KiB\""),
-            Ok,
-        )
+        parsed
+            .map(ByteSize)
+            .map_or_else(|| wrong("expected a number of bytes such as 262144 or \"256KiB\""), Ok)
     }
 
     fn show(&self) -> Option<String> {
@@ -281,10 +277,7 @@ impl Leaf for Vec<String> {
                     .filter(|item| !item.is_empty())
                     .collect(),
             ),
-            Given::List(items) => items
-                .iter()
-                .map(|item| text_of(item).map(str::to_owned))
-                .collect(),
+            Given::List(items) => items.iter().map(|item| text_of(item).map(str::to_owned)).collect(),
             _ => None,
         };
         items.map_or_else(|| wrong("expected a list of texts"), Ok)
@@ -327,10 +320,7 @@ pub(crate) fn word<T: Copy>(given: &Given, words: &[(&str, T)]) -> Result<T, Wro
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
         return Ok(*value);
     }
-    let known: Vec<_> = words
-        .iter()
-        .map(|(word, _)| format!("\"{word}\""))
-        .collect();
+    let known: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
     Err(Wrong {
         what: format!("expected one of {}", known.join(", ")),
         hint: super::problem::did_you_mean(text, words.iter().map(|(word, _)| *word)),

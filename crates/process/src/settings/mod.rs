@@ -19,8 +19,8 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    AuthType, Cold, ColdAnswer, Credentials, Crm, Http, Integration, IntegrationKind, Keys, Log,
-    LogFormat, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+    AuthType, Cold, ColdAnswer, Credentials, Crm, Http, Integration, IntegrationKind, Keys, Log, LogFormat, Page,
+    Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 
@@ -96,10 +96,7 @@ impl Settings {
         env::overlay(&mut tree, source, &mut log);
         let settings = Self::read(&mut tree, &mut log);
         for (name, spot) in tree {
-            let known = SECTIONS
-                .iter()
-                .map(|section| section.name)
-                .chain([INTEGRATIONS]);
+            let known = SECTIONS.iter().map(|section| section.name).chain([INTEGRATIONS]);
             let hint = match spot.node {
                 Node::Table(_) => did_you_mean(&name, known),
                 Node::Value(_) => belongs_elsewhere(&name),
@@ -110,11 +107,8 @@ impl Settings {
             checks::run(&settings, &mut log);
         } else {
             // What was recovered of a broken line would only repeat that it is broken.
-            log.problems.retain(|problem| {
-                !syntax
-                    .iter()
-                    .any(|error| shares_line(&problem.place, &error.place))
-            });
+            log.problems
+                .retain(|problem| !syntax.iter().any(|error| shares_line(&problem.place, &error.place)));
             log.problems.extend(syntax);
         }
         if log.problems.is_empty() {
@@ -132,11 +126,7 @@ impl Settings {
             print_section(&mut out, name, values);
         }
         for (name, integration) in &self.integrations {
-            print_section(
-                &mut out,
-                &format!("{INTEGRATIONS}.{name}"),
-                integration.show(),
-            );
+            print_section(&mut out, &format!("{INTEGRATIONS}.{name}"), integration.show());
         }
         out
     }
@@ -145,19 +135,9 @@ impl Settings {
     pub fn reference() -> String {
         let mut out = String::new();
         for section in SECTIONS {
-            print_reference(
-                &mut out,
-                &format!("[{}]", section.name),
-                section.about,
-                section.keys,
-            );
+            print_reference(&mut out, &format!("[{}]", section.name), section.about, section.keys);
         }
-        print_reference(
-            &mut out,
-            "#[integrations.name]",
-            Integration::ABOUT,
-            Integration::KEYS,
-        );
+        print_reference(&mut out, "#[integrations.name]", Integration::ABOUT, Integration::KEYS);
         out
     }
 }
@@ -196,11 +176,7 @@ fn table(tree: &mut Tree, name: &str, log: &mut tree::Log) -> Tree {
             place,
             node: Node::Value(_),
         }) => {
-            log.problem(
-                place,
-                format!("`{name}` is a section"),
-                Some(format!("write [{name}]")),
-            );
+            log.problem(place, format!("`{name}` is a section"), Some(format!("write [{name}]")));
             Tree::new()
         }
     }
@@ -237,10 +213,7 @@ fn shares_line(a: &Place, b: &Place) -> bool {
 }
 
 fn print_section(out: &mut String, name: &str, values: Vec<(&'static str, Shown)>) {
-    out.push_str(&format!(
-        "{}[{name}]\n",
-        if out.is_empty() { "" } else { "\n" }
-    ));
+    out.push_str(&format!("{}[{name}]\n", if out.is_empty() { "" } else { "\n" }));
     let mut tables = Vec::new();
     for (key, shown) in values {
         match shown {
@@ -249,16 +222,9 @@ fn print_section(out: &mut String, name: &str, values: Vec<(&'static str, Shown)
             Shown::Table(entries) => tables.push((key, entries)),
         }
     }
-    for (key, entries) in tables
-        .into_iter()
-        .filter(|(_, entries)| !entries.is_empty())
-    {
+    for (key, entries) in tables.into_iter().filter(|(_, entries)| !entries.is_empty()) {
         out.push_str(&format!("\n[{name}.{key}]\n"));
-        out.extend(
-            entries
-                .into_iter()
-                .map(|(key, value)| format!("{key} = {value}\n")),
-        );
+        out.extend(entries.into_iter().map(|(key, value)| format!("{key} = {value}\n")));
     }
 }
 

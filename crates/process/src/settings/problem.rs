@@ -15,11 +15,7 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Line and column count from 1, columns in characters.
-    File {
-        path: PathBuf,
-        line: usize,
-        column: usize,
-    },
+    File { path: PathBuf, line: usize, column: usize },
     /// The name of an environment variable.
     Variable(String),
     /// Dotted name of a setting that was given nowhere.
@@ -49,10 +45,7 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// `did you mean …?` for the candidate nearest to `given`, if any is near enough to be a slip of the finger.
-pub(crate) fn did_you_mean<'a>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
+pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let allowed = (given.chars().count() / 3).max(1);
     candidates
         .into_iter()

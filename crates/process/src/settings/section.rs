@@ -40,12 +40,7 @@ pub(crate) trait Field: Sized {
     const SECRET: bool;
     const MAP: bool;
 
-    fn take(
-        reader: &mut Reader<'_>,
-        name: &str,
-        default: &str,
-        bounds: Option<(&str, &str)>,
-    ) -> Self;
+    fn take(reader: &mut Reader<'_>, name: &str, default: &str, bounds: Option<(&str, &str)>) -> Self;
 
     fn shown(&self) -> Shown;
 }
@@ -71,13 +66,9 @@ impl<'a> Reader<'a> {
         let value = T::read(&mut self);
         let known: BTreeSet<&str> = T::KEYS.iter().map(|key| key.name).collect();
         for (name, spot) in self.tree {
-            let hint = did_you_mean(&name, known.iter().copied())
-                .or_else(|| super::belongs_elsewhere(&name));
-            self.log.problem(
-                spot.place,
-                format!("unknown key `{name}` in [{}]", self.path),
-                hint,
-            );
+            let hint = did_you_mean(&name, known.iter().copied()).or_else(|| super::belongs_elsewhere(&name));
+            self.log
+                .problem(spot.place, format!("unknown key `{name}` in [{}]", self.path), hint);
         }
         value
     }
@@ -109,33 +100,18 @@ impl<T: Leaf> Field for T {
     const SECRET: bool = <T as Leaf>::SECRET;
     const MAP: bool = false;
 
-    fn take(
-        reader: &mut Reader<'_>,
-        name: &str,
-        default: &str,
-        bounds: Option<(&str, &str)>,
-    ) -> Self {
+    fn take(reader: &mut Reader<'_>, name: &str, default: &str, bounds: Option<(&str, &str)>) -> Self {
         let Some((full, spot)) = reader.take(name) else {
             return default_of(default);
         };
         let Node::Value(given) = &spot.node else {
-            reader.refuse(
-                &full,
-                spot.place,
-                "expected a value, not a table".into(),
-                None,
-            );
+            reader.refuse(&full, spot.place, "expected a value, not a table".into(), None);
             return default_of(default);
         };
         match T::read(given) {
             Ok(value) => {
                 if let Some((low, high)) = bounds.filter(|(low, high)| !value.within(low, high)) {
-                    reader.refuse(
-                        &full,
-                        spot.place,
-                        format!("must lie between {low} and {high}"),
-                        None,
-                    );
+                    reader.refuse(&full, spot.place, format!("must lie between {low} and {high}"), None);
                 }
                 value
             }
@@ -155,32 +131,18 @@ impl Field for SecretMap {
     const SECRET: bool = true;
     const MAP: bool = true;
 
-    fn take(
-        reader: &mut Reader<'_>,
-        name: &str,
-        _default: &str,
-        _bounds: Option<(&str, &str)>,
-    ) -> Self {
+    fn take(reader: &mut Reader<'_>, name: &str, _default: &str, _bounds: Option<(&str, &str)>) -> Self {
         let Some((full, spot)) = reader.take(name) else {
             return Self::new();
         };
         let Node::Table(entries) = spot.node else {
-            reader.refuse(
-                &full,
-                spot.place,
-                format!("expected a table: [{full}]"),
-                None,
-            );
+            reader.refuse(&full, spot.place, format!("expected a table: [{full}]"), None);
             return Self::new();
         };
         let mut map = Self::new();
         for (key, entry) in entries {
             let full = format!("{full}.{key}");
-            if key.is_empty()
-                || !key
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-            {
+            if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
                 reader.refuse(
                     &full,
                     entry.place,

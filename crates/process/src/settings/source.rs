@@ -78,11 +78,7 @@ impl Source {
             }
         };
         if problems.is_empty() {
-            Ok(Self {
-                file,
-                env,
-                read_file,
-            })
+            Ok(Self { file, env, read_file })
         } else {
             Err(problems)
         }

@@ -178,10 +178,7 @@ fn what_goes_together_is_checked_together() {
             "[worker]\nlease = \"10s\"",
             "`worker.slice_time` (20s) must be shorter than `worker.lease` (10s)",
         ),
-        (
-            "[refresh]\nmarker = \"5s\"",
-            "must be shorter than `refresh.marker`",
-        ),
+        ("[refresh]\nmarker = \"5s\"", "must be shorter than `refresh.marker`"),
         (
             "[crm]\ncall_timeout = \"5s\"\nread_timeout = \"6s\"",
             "`crm.read_timeout` (6s) must not be longer",
@@ -190,14 +187,8 @@ fn what_goes_together_is_checked_together() {
             "[page]\nmax_contacts = 100",
             "`page.contacts` must not be more than `page.max_contacts`",
         ),
-        (
-            "[http]\nadmin_listen = \"127.0.0.1:8080\"",
-            "are the same address",
-        ),
-        (
-            "[refresh]\nbrake_min = 5000",
-            "`refresh.brake_min` must not be more",
-        ),
+        ("[http]\nadmin_listen = \"127.0.0.1:8080\"", "are the same address"),
+        ("[refresh]\nbrake_min = 5000", "`refresh.brake_min` must not be more"),
         (
             "[credentials]\ncheck_timeout = \"26s\"",
             "`credentials.check_timeout` (26s) must be shorter",
@@ -218,18 +209,11 @@ fn what_goes_together_is_checked_together() {
 
 #[test]
 fn a_check_is_silent_about_a_setting_that_has_a_problem_already() {
-    assert!(
-        problem(&Source::text(
-            "[worker]\nlease = \"soon\"\nslice_time = \"40s\""
-        ))
-        .contains("expected a duration")
-    );
+    assert!(problem(&Source::text("[worker]\nlease = \"soon\"\nslice_time = \"40s\"")).contains("expected a duration"));
 }
 
 fn integration(rest: &str) -> Source {
-    Source::text(format!(
-        "[integrations.acme-crm]\nconnector = \"odoo\"\n{rest}"
-    ))
+    Source::text(format!("[integrations.acme-crm]\nconnector = \"odoo\"\n{rest}"))
 }
 
 #[test]
@@ -242,16 +226,10 @@ fn an_integration_is_read_with_its_maps_and_overrides() {
     let acme = &settings.integrations["acme-crm"];
     assert_eq!(acme.kind, IntegrationKind::Talkdesk);
     assert_eq!(acme.auth_type, AuthType::OAuth2Password);
-    assert_eq!(
-        (acme.region.as_deref(), acme.auth_success_status),
-        (Some("PT"), 204)
-    );
+    assert_eq!((acme.region.as_deref(), acme.auth_success_status), (Some("PT"), 204));
     assert_eq!((acme.poll, acme.lag), (Some(Duration::from_secs(60)), None));
     assert_eq!(acme.return_fields, ["db"]);
-    assert_eq!(
-        acme.connection["url"].expose_secret(),
-        "https://odoo.example"
-    );
+    assert_eq!(acme.connection["url"].expose_secret(), "https://odoo.example");
     assert_eq!(acme.connection["company"].expose_secret(), "7");
     assert_eq!(acme.app["secret"].expose_secret(), "s");
 }
@@ -265,10 +243,7 @@ fn integrations_are_refused_for_what_cannot_run() {
         ("path_secret = \"short\"", "must be 16 to 128"),
         ("auth_success_status = 201", "must be 200 or 204"),
         ("region = \"pt\"", "two capital letters"),
-        (
-            "allow_hosts = [\" \"]",
-            "holds hosts, not URLs",
-        ),
+        ("allow_hosts = [\" \"]", "holds hosts, not URLs"),
         (
             "poll = \"25h\"",
             "must not be longer than `integrations.acme-crm.reconcile`",
@@ -279,10 +254,7 @@ fn integrations_are_refused_for_what_cannot_run() {
         assert!(found.contains(expected), "{text}\n  {found}");
     }
     assert!(problem(&Source::text("[integrations.acme]\n")).contains("needs a `connector`"));
-    assert!(
-        problem(&Source::text("[integrations.Acme]\nconnector = \"odoo\""))
-            .contains("cannot be the name")
-    );
+    assert!(problem(&Source::text("[integrations.Acme]\nconnector = \"odoo\"")).contains("cannot be the name"));
     load(&integration(&format!(
         "auth_type = \"none\"\npath_secret = \"{PATH_SECRET}\""
     )));
@@ -296,10 +268,7 @@ fn variables_reach_integrations_old_and_new() {
             "SNAPBRIDGE_INTEGRATIONS__ACME_CRM__ALLOW_HOSTS",
             "localhost:8069, crm.internal",
         )
-        .with_var(
-            "SNAPBRIDGE_INTEGRATIONS__ACME_CRM__CONNECTION__API_KEY",
-            "k",
-        )
+        .with_var("SNAPBRIDGE_INTEGRATIONS__ACME_CRM__CONNECTION__API_KEY", "k")
         .with_var("SNAPBRIDGE_INTEGRATIONS__OTHER__CONNECTOR", "hubspot")
         .with_var("SNAPBRIDGE_INTEGRATIONS__OTHER__REGION", "");
     let settings = load(&source);
@@ -323,10 +292,7 @@ fn unknown_variables_are_refused_and_those_of_others_are_not_looked_at() {
         "SNAPBRIDGE_INTEGRATIONS__ACME__REGION__X",
     ] {
         let found = problem(&Source::text("").with_var(name, "x"));
-        assert!(
-            found.starts_with(&format!("{name}: unknown variable")),
-            "{found}"
-        );
+        assert!(found.starts_with(&format!("{name}: unknown variable")), "{found}");
     }
     let source = Source::text("")
         .with_var("HTTP__LISTEN", "x")
@@ -364,15 +330,9 @@ fn secrets_come_from_files() {
         panic!("{:?}", settings.store.url)
     };
     assert_eq!(url.expose(), "redis://:canary@redis:6379/0");
-    assert_eq!(
-        settings.keys.file.as_deref(),
-        Some(Path::new("/etc/snapbridge/keys"))
-    );
+    assert_eq!(settings.keys.file.as_deref(), Some(Path::new("/etc/snapbridge/keys")));
     let acme = &settings.integrations["acme-crm"];
-    assert_eq!(
-        acme.path_secret.as_ref().unwrap().expose_secret(),
-        PATH_SECRET
-    );
+    assert_eq!(acme.path_secret.as_ref().unwrap().expose_secret(), PATH_SECRET);
     assert_eq!(acme.connection["token"].expose_secret(), PATH_SECRET);
 }
 
@@ -400,7 +360,10 @@ fn masked_settings_hide_every_secret_and_can_be_loaded_again() {
             "path_secret = \"{PATH_SECRET}\"\n[integrations.acme-crm.connection]\nkey = \"canary\"\n\
              [integrations.acme-crm.app]\nsecret = \"canary\"\n"
         ))
-        .with_var("SNAPBRIDGE_STORE__URL", "rediss://user:canary@redis.example:6380/1?token=canary")
+        .with_var(
+            "SNAPBRIDGE_STORE__URL",
+            "rediss://user:canary@redis.example:6380/1?token=canary",
+        )
         .with_var("SNAPBRIDGE_QUEUE__URL", "amqp://bridge:canary@rabbit.example/%2f"),
     );
     let masked = settings.masked();
@@ -437,8 +400,9 @@ fn masked_settings_hide_every_secret_and_can_be_loaded_again() {
 
 #[test]
 fn a_secret_in_the_wrong_place_is_not_repeated() {
-    let source = Source::text("[worker]\nslots = \"canary\"\n[cold]\nanswer = \"canary\"\n[http]\npublic_url = \"canary\"")
-        .with_var("SNAPBRIDGE_STORE__URL", "canary");
+    let source =
+        Source::text("[worker]\nslots = \"canary\"\n[cold]\nanswer = \"canary\"\n[http]\npublic_url = \"canary\"")
+            .with_var("SNAPBRIDGE_STORE__URL", "canary");
     let problems = problems(&source);
     assert_eq!(problems.len(), 4, "{problems:#?}");
     assert!(!problems.concat().contains("canary"), "{problems:#?}");
@@ -449,9 +413,7 @@ fn the_reference_says_the_defaults_commented_or_not() {
     let reference = Settings::reference();
     let defaults = Settings::default().masked();
     assert_eq!(load(&Source::text(&reference)).masked(), defaults);
-    assert!(reference.contains(
-        "\n# Time between two polls of an account.\n# From 1ms to 30days.\n#poll = \"10m\"\n"
-    ));
+    assert!(reference.contains("\n# Time between two polls of an account.\n# From 1ms to 30days.\n#poll = \"10m\"\n"));
     let sections = reference.split("#[integrations.name]").next().unwrap();
     let uncommented: Vec<&str> = sections
         .lines()
@@ -462,10 +424,7 @@ fn the_reference_says_the_defaults_commented_or_not() {
         })
         .collect();
     assert!(uncommented.contains(&"poll = \"10m\""));
-    assert_eq!(
-        load(&Source::text(uncommented.join("\n"))).masked(),
-        defaults
-    );
+    assert_eq!(load(&Source::text(uncommented.join("\n"))).masked(), defaults);
 }
 
 #[test]
@@ -473,26 +432,18 @@ fn a_source_is_gathered_from_the_named_file_and_our_variables() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
     std::fs::write(&path, "[worker]\nslots = 7\n").unwrap();
-    let vars = |name: &str, value: &Path| {
-        vec![(name.into(), value.into()), ("PATH".into(), "/bin".into())]
-    };
-    let by_variable =
-        Source::gather(None, vars("SNAPBRIDGE_CONFIG", &path)).map_err(|problems| problems.len());
+    let vars = |name: &str, value: &Path| vec![(name.into(), value.into()), ("PATH".into(), "/bin".into())];
+    let by_variable = Source::gather(None, vars("SNAPBRIDGE_CONFIG", &path)).map_err(|problems| problems.len());
     assert_eq!(
-        load(&by_variable.unwrap_or_else(|_| panic!("unreadable")))
-            .worker
-            .slots,
+        load(&by_variable.unwrap_or_else(|_| panic!("unreadable"))).worker.slots,
         7
     );
     let missing = folder.path().join("none.toml");
-    let Err(problems) = Source::gather(Some(missing.clone()), vars("SNAPBRIDGE_CONFIG", &path))
-    else {
+    let Err(problems) = Source::gather(Some(missing.clone()), vars("SNAPBRIDGE_CONFIG", &path)) else {
         panic!("a file that was named must be there")
     };
     assert!(
-        problems[0]
-            .to_string()
-            .contains("cannot read the settings file"),
+        problems[0].to_string().contains("cannot read the settings file"),
         "{}",
         problems[0]
     );

@@ -58,11 +58,7 @@ pub(crate) fn parse(file: &FileText, log: &mut Log) -> Tree {
     for error in errors {
         let start = error.span().map_or(0, |span| span.start);
         // Only the message: the error's Display would print the line, and with it perhaps a secret.
-        log.problem(
-            lines.place(start),
-            error.message().trim().replace('\n', ", "),
-            None,
-        );
+        log.problem(lines.place(start), error.message().trim().replace('\n', ", "), None);
     }
     lines.tree(table.get_ref())
 }
@@ -100,12 +96,11 @@ impl Lines<'_> {
 fn given(value: &DeValue<'_>) -> Given {
     match value {
         DeValue::String(text) => Given::Text(text.to_string()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_or(Given::Other, Given::Integer),
-        DeValue::Float(number) => number.as_str().parse().map_or(Given::Other, Given::Float),
-        DeValue::Array(items) => {
-            Given::List(items.iter().map(|item| given(item.get_ref())).collect())
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Given::Other, Given::Integer)
         }
+        DeValue::Float(number) => number.as_str().parse().map_or(Given::Other, Given::Float),
+        DeValue::Array(items) => Given::List(items.iter().map(|item| given(item.get_ref())).collect()),
         DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => Given::Other,
     }
 }

@@ -13,8 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use url::Url;
 
 use super::{
-    CheckpointFile, Ended, Keep, Patience, PlayError, Player, PlayerState, Progress, RunSummary,
-    StateError, client,
+    CheckpointFile, Ended, Keep, Patience, PlayError, Player, PlayerState, Progress, RunSummary, StateError, client,
 };
 use crate::wire::Auth;
 
@@ -196,9 +195,7 @@ fn open_out(path: &PathBuf) -> Result<File, CliError> {
 /// On stderr, and only where that is a terminal.
 fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    if let Ok(style) =
-        ProgressStyle::with_template("{spinner} {human_pos} contacts, {msg} ({per_sec}, {elapsed})")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} contacts, {msg} ({per_sec}, {elapsed})") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -283,24 +280,15 @@ mod tests {
             "account=acme",
         ])
         .unwrap();
-        assert_eq!(
-            cli.checkpoint_file,
-            PathBuf::from("./.snapbridge-sync.json")
-        );
+        assert_eq!(cli.checkpoint_file, PathBuf::from("./.snapbridge-sync.json"));
         assert_eq!(
             (cli.keep, cli.page_timeout, cli.full, cli.json, cli.quiet),
             (Keep::Last, 60, false, false, false)
         );
         assert!(!format!("{cli:?}").contains("canary"));
         let auth = auth(&cli.auth).unwrap();
-        assert_eq!(
-            (auth["token"].as_str(), auth["account"].as_str()),
-            ("canary", "acme")
-        );
-        assert!(
-            parse(&["contact_sync"]).is_err()
-                && parse(&["http://localhost", "--page-timeout", "0"]).is_err()
-        );
+        assert_eq!((auth["token"].as_str(), auth["account"].as_str()), ("canary", "acme"));
+        assert!(parse(&["contact_sync"]).is_err() && parse(&["http://localhost", "--page-timeout", "0"]).is_err());
     }
 
     #[test]
@@ -309,16 +297,10 @@ mod tests {
         file.write_all(b"from the file\n").unwrap();
         let given = |text: String| auth(&[AuthField("a=b=c".into()), AuthField(text)]);
         let auth = given(format!("token=@{}", file.path().display())).unwrap();
-        assert_eq!(
-            (auth["token"].as_str(), auth["a"].as_str()),
-            ("from the file", "b=c")
-        );
+        assert_eq!((auth["token"].as_str(), auth["a"].as_str()), ("from the file", "b=c"));
         for wrong in ["canary", "=canary"] {
             let error = given(wrong.into()).unwrap_err();
-            assert!(
-                matches!(error, CliError::Auth { number: 2 })
-                    && !error.to_string().contains("canary")
-            );
+            assert!(matches!(error, CliError::Auth { number: 2 }) && !error.to_string().contains("canary"));
         }
         assert!(matches!(
             given("token=@/nowhere/at/all".into()),

@@ -70,25 +70,16 @@ pub struct Progress {
 /// Why a run ended before its last page. Holds no value of `auth`; a bridge's own message is repeated, clipped.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    #[error(
-        "page {page}: the bridge returned an offset that this run has used already; it would go on for ever"
-    )]
+    #[error("page {page}: the bridge returned an offset that this run has used already; it would go on for ever")]
     StuckOffset { page: u64 },
     #[error("the run did not end within {limit} pages")]
     EndlessPages { limit: u64 },
     #[error("{limit} empty pages in a row; the bridge keeps saying that more is to come")]
     EmptyPages { limit: u64 },
-    #[error(
-        "page {page}: the bridge refused the credentials (401{})",
-        said(message)
-    )]
+    #[error("page {page}: the bridge refused the credentials (401{})", said(message))]
     Unauthorized { page: u64, message: String },
     #[error("page {page}: the bridge answered {status}{}", said(message))]
-    Refused {
-        page: u64,
-        status: u16,
-        message: String,
-    },
+    Refused { page: u64, status: u16, message: String },
     #[error(
         "page {page}: no page after {attempts} attempts; the last answer was {status}{}",
         said(message)

@@ -59,10 +59,7 @@ impl<'a> Page<'a> {
             .map(|(index, json)| row(index, json));
         Ok(Self {
             contacts: contacts.collect::<Result<_, _>>()?,
-            checkpoint: token(
-                wire.synchronization_checkpoint,
-                "synchronization_checkpoint",
-            )?,
+            checkpoint: token(wire.synchronization_checkpoint, "synchronization_checkpoint")?,
             next_offset: token(wire.next_offset, "next_offset")?,
             context: wire.context,
         })
@@ -86,18 +83,11 @@ impl Row<'_> {
 
 fn row(index: usize, json: &RawValue) -> Result<Row<'_>, String> {
     let id = match serde_json::from_str(json.get()) {
-        Ok(Identified {
-            id: Value::String(id),
-        }) if !id.is_empty() => id,
-        Ok(Identified {
-            id: Value::Number(id),
-        }) => id.to_string(),
+        Ok(Identified { id: Value::String(id) }) if !id.is_empty() => id,
+        Ok(Identified { id: Value::Number(id) }) => id.to_string(),
         _ => return Err(format!("contact {} of the page has no id", index + 1)),
     };
-    Ok(Row {
-        id: id.into(),
-        json,
-    })
+    Ok(Row { id: id.into(), json })
 }
 
 /// A string, or leniently a number; null and "" are nothing.
@@ -153,20 +143,15 @@ mod tests {
             "{\"id\": \"a\", \"x\": \"1\\n2\"}\n{\"id\":7,\"name\":\"B\"}\n"
         );
         assert_eq!(
-            page.contacts
-                .iter()
-                .map(|row| row.id.as_ref())
-                .collect::<Vec<_>>(),
+            page.contacts.iter().map(|row| row.id.as_ref()).collect::<Vec<_>>(),
             ["a", "7"]
         );
     }
 
     #[test]
     fn null_and_empty_tokens_are_nothing() {
-        let page = Page::parse(
-            br#"{"contacts":[],"next_offset":"","synchronization_checkpoint":null,"context":null}"#,
-        )
-        .unwrap();
+        let page = Page::parse(br#"{"contacts":[],"next_offset":"","synchronization_checkpoint":null,"context":null}"#)
+            .unwrap();
         assert!(page.checkpoint.is_none() && page.next_offset.is_none() && page.context.is_none());
     }
 
@@ -188,10 +173,7 @@ mod tests {
             ),
         ] {
             let error = Page::parse(body.as_bytes()).unwrap_err();
-            assert!(
-                error.contains(expected) && !error.contains("canary"),
-                "{body}: {error}"
-            );
+            assert!(error.contains(expected) && !error.contains("canary"), "{body}: {error}");
         }
     }
 

@@ -63,9 +63,7 @@ impl Patience {
             Some(asked) if asked > self.longest_pause => Next::PauseTooLong(asked),
             Some(asked) => Next::Wait(asked),
             None => {
-                let doubled = self
-                    .first_wait
-                    .saturating_mul(2_u32.saturating_pow(attempt - 1));
+                let doubled = self.first_wait.saturating_mul(2_u32.saturating_pow(attempt - 1));
                 Next::Wait(doubled.min(self.max_wait))
             }
         }
@@ -78,9 +76,7 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let until = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(value)
-        .ok()?;
+    let until = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
     Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }
 
@@ -103,10 +99,7 @@ mod tests {
         assert_eq!(patience.after(2, None), Next::Wait(2 * SECOND));
         assert_eq!(patience.after(3, None), Next::Wait(3 * SECOND));
         assert_eq!(patience.after(4, Some(9 * SECOND)), Next::Wait(9 * SECOND));
-        assert_eq!(
-            patience.after(4, Some(10 * SECOND)),
-            Next::PauseTooLong(10 * SECOND)
-        );
+        assert_eq!(patience.after(4, Some(10 * SECOND)), Next::PauseTooLong(10 * SECOND));
         assert_eq!(patience.after(5, Some(SECOND)), Next::GiveUp);
         assert_eq!(
             Patience {
@@ -122,14 +115,8 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let now: Timestamp = "1994-11-06T08:49:00Z".parse().unwrap();
         assert_eq!(retry_after(" 120 ", now), Some(120 * SECOND));
-        assert_eq!(
-            retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now),
-            Some(37 * SECOND)
-        );
-        assert_eq!(
-            retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(37 * SECOND));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
         for wrong in ["", "soon", "-5", "1.5"] {
             assert_eq!(retry_after(wrong, now), None, "{wrong}");
         }

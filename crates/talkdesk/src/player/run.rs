@@ -97,8 +97,7 @@ impl Player {
             };
             let (body, time) = self.page(&meta, tally).await?;
             let number = tally.progress.pages + 1;
-            let page =
-                Page::parse(&body).map_err(|why| PlayError::Garbage { page: number, why })?;
+            let page = Page::parse(&body).map_err(|why| PlayError::Garbage { page: number, why })?;
 
             tally.progress.pages = number;
             tally.progress.contacts += page.contacts.len() as u64;
@@ -147,11 +146,7 @@ impl Player {
     }
 
     /// Asks for one page until it comes, and returns its body and the time of the request that brought it.
-    async fn page(
-        &mut self,
-        meta: &Meta<'_>,
-        tally: &mut Tally,
-    ) -> Result<(Vec<u8>, Duration), PlayError> {
+    async fn page(&mut self, meta: &Meta<'_>, tally: &mut Tally) -> Result<(Vec<u8>, Duration), PlayError> {
         let page = tally.progress.pages + 1;
         let mut attempt = 1;
         let mut renewed = false;
@@ -167,9 +162,7 @@ impl Player {
                     });
                 }
                 Ok(Answer::Refused {
-                    status: 401,
-                    message,
-                    ..
+                    status: 401, message, ..
                 }) => {
                     let new = match &self.new_auth {
                         Some(new_auth) if !renewed => new_auth().await,
@@ -183,37 +176,25 @@ impl Player {
                     tally.progress.retries += 1;
                     continue;
                 }
-                Ok(Answer::Refused {
-                    status,
-                    message,
-                    pause,
-                }) if worth_repeating(status) => match self.patience.after(attempt, pause) {
-                    Next::Wait(pause) => pause,
-                    Next::GiveUp => {
-                        return Err(PlayError::GaveUp {
-                            page,
-                            attempts: attempt,
-                            status,
-                            message,
-                        });
+                Ok(Answer::Refused { status, message, pause }) if worth_repeating(status) => {
+                    match self.patience.after(attempt, pause) {
+                        Next::Wait(pause) => pause,
+                        Next::GiveUp => {
+                            return Err(PlayError::GaveUp {
+                                page,
+                                attempts: attempt,
+                                status,
+                                message,
+                            });
+                        }
+                        Next::PauseTooLong(asked) => {
+                            let allowed = self.patience.longest_pause;
+                            return Err(PlayError::PauseTooLong { page, asked, allowed });
+                        }
                     }
-                    Next::PauseTooLong(asked) => {
-                        let allowed = self.patience.longest_pause;
-                        return Err(PlayError::PauseTooLong {
-                            page,
-                            asked,
-                            allowed,
-                        });
-                    }
-                },
-                Ok(Answer::Refused {
-                    status, message, ..
-                }) => {
-                    return Err(PlayError::Refused {
-                        page,
-                        status,
-                        message,
-                    });
+                }
+                Ok(Answer::Refused { status, message, .. }) => {
+                    return Err(PlayError::Refused { page, status, message });
                 }
                 Err(error) => match self.patience.after(attempt, None) {
                     Next::Wait(pause) => pause,

@@ -68,15 +68,9 @@ impl CheckpointFile {
     fn read(&self) -> Result<States, StateError> {
         let path = || self.path.clone();
         match std::fs::read(&self.path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|source| StateError::Format {
-                path: path(),
-                source,
-            }),
+            Ok(text) => serde_json::from_slice(&text).map_err(|source| StateError::Format { path: path(), source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(States::new()),
-            Err(source) => Err(StateError::Read {
-                path: path(),
-                source,
-            }),
+            Err(source) => Err(StateError::Read { path: path(), source }),
         }
     }
 
@@ -129,19 +123,12 @@ mod tests {
         let path = folder.path().join("notes.json");
         std::fs::write(&path, "{\"http://localhost/a\": {\"checkpointt\": 1}}").unwrap();
         let file = CheckpointFile::new(&path);
-        assert!(matches!(
-            file.load(&url("a")),
-            Err(StateError::Format { .. })
-        ));
+        assert!(matches!(file.load(&url("a")), Err(StateError::Format { .. })));
         assert!(matches!(
             file.save(&url("a"), &state("1")),
             Err(StateError::Format { .. })
         ));
-        assert!(
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .contains("checkpointt")
-        );
+        assert!(std::fs::read_to_string(&path).unwrap().contains("checkpointt"));
         assert!(matches!(
             CheckpointFile::new(folder.path()).load(&url("a")),
             Err(StateError::Read { .. })

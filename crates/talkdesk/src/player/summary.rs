@@ -92,8 +92,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_real_pages() {
-        let pages =
-            |range: std::ops::RangeInclusive<u64>| range.rev().map(Duration::from_millis).collect();
+        let pages = |range: std::ops::RangeInclusive<u64>| range.rev().map(Duration::from_millis).collect();
         assert_eq!(
             PageMillis::of(pages(1..=100)),
             PageMillis {

@@ -91,11 +91,9 @@ fn assemble<I>(head: &[u8], items: I, tail: &[u8]) -> Bytes
 where
     I: Iterator<Item: AsRef<[u8]>> + Clone,
 {
-    let (count, size) = items
-        .clone()
-        .fold((0_usize, 0_usize), |(count, size), item| {
-            (count + 1, size + item.as_ref().len())
-        });
+    let (count, size) = items.clone().fold((0_usize, 0_usize), |(count, size), item| {
+        (count + 1, size + item.as_ref().len())
+    });
     let mut out = Vec::with_capacity(head.len() + size + count.saturating_sub(1) + tail.len());
     out.extend_from_slice(head);
     for (index, item) in items.enumerate() {
@@ -146,10 +144,7 @@ mod tests {
 
     #[test]
     fn agents_and_errors_have_theirs() {
-        let agents = AgentReply {
-            next_offset: Some(7),
-        }
-        .write([br#"{"id":"u"}"#]);
+        let agents = AgentReply { next_offset: Some(7) }.write([br#"{"id":"u"}"#]);
         assert_eq!(&agents[..], br#"{"agents":[{"id":"u"}],"next_offset":7}"#);
         assert_eq!(
             &AgentReply { next_offset: None }.write([""; 0])[..],

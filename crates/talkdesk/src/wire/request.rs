@@ -105,9 +105,7 @@ impl Deref for Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.0.keys().map(|name| (name, "***")))
-            .finish()
+        f.debug_map().entries(self.0.keys().map(|name| (name, "***"))).finish()
     }
 }
 
@@ -132,11 +130,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, BadRequest> {
         // Only the place: the error's own text is not ours to vouch for.
         Err(error) => bad(
             "malformed_json",
-            format!(
-                "the body is not JSON: line {}, column {}",
-                error.line(),
-                error.column()
-            ),
+            format!("the body is not JSON: line {}, column {}", error.line(), error.column()),
         ),
     }
 }
@@ -204,10 +198,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(request.auth["password"], "605b32dd");
-        assert_eq!(
-            request.checkpoint.as_deref(),
-            Some("2012-11-20 23:01:00 UTC")
-        );
+        assert_eq!(request.checkpoint.as_deref(), Some("2012-11-20 23:01:00 UTC"));
         assert_eq!(request.offset.as_deref(), Some("2"));
         assert_eq!(request.context, None);
     }
@@ -221,32 +212,17 @@ mod tests {
             json!({"auth": {}, "meta": {"offset": null, "synchronization_checkpoint": null, "context": null}}),
             json!({"auth": {"token": null}, "meta": {"offset": "", "synchronization_checkpoint": ""}, "more": [1]}),
         ] {
-            assert_eq!(
-                sync(body.clone()).unwrap(),
-                SyncRequest::default(),
-                "{body}"
-            );
+            assert_eq!(sync(body.clone()).unwrap(), SyncRequest::default(), "{body}");
         }
     }
 
     #[test]
     fn scalars_of_auth_become_text_and_others_are_refused_by_name_alone() {
-        let request =
-            sync(json!({"auth": {"account": 4711, "sandbox": true, "rate": 1.5, "key": "k"}}))
-                .unwrap();
-        let fields: Vec<_> = request
-            .auth
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
+        let request = sync(json!({"auth": {"account": 4711, "sandbox": true, "rate": 1.5, "key": "k"}})).unwrap();
+        let fields: Vec<_> = request.auth.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(
             fields,
-            [
-                ("account", "4711"),
-                ("key", "k"),
-                ("rate", "1.5"),
-                ("sandbox", "true")
-            ]
+            [("account", "4711"), ("key", "k"), ("rate", "1.5"), ("sandbox", "true")]
         );
         for value in [json!({"deep": "canary"}), json!(["canary"])] {
             let error = sync(json!({"auth": {"token": value, "a": "canary"}})).unwrap_err();
@@ -261,23 +237,10 @@ mod tests {
     #[test]
     fn offsets_may_be_numbers_and_checkpoints_anything() {
         let meta = |meta: Value| sync(json!({"meta": meta}));
-        assert_eq!(
-            meta(json!({"offset": 3})).unwrap().offset.as_deref(),
-            Some("3")
-        );
-        assert_eq!(
-            meta(json!({"offset": true})).unwrap_err().code,
-            "malformed_offset"
-        );
-        assert_eq!(
-            meta(json!({"offset": ["3"]})).unwrap_err().code,
-            "malformed_offset"
-        );
-        let checkpoint = |value| {
-            meta(json!({"synchronization_checkpoint": value}))
-                .unwrap()
-                .checkpoint
-        };
+        assert_eq!(meta(json!({"offset": 3})).unwrap().offset.as_deref(), Some("3"));
+        assert_eq!(meta(json!({"offset": true})).unwrap_err().code, "malformed_offset");
+        assert_eq!(meta(json!({"offset": ["3"]})).unwrap_err().code, "malformed_offset");
+        let checkpoint = |value| meta(json!({"synchronization_checkpoint": value})).unwrap().checkpoint;
         assert_eq!(checkpoint(json!(17)).as_deref(), Some("17"));
         assert_eq!(checkpoint(json!({"a": 1})).as_deref(), Some(r#"{"a":1}"#));
     }
@@ -292,9 +255,7 @@ mod tests {
             json!({"run": "r", "page": 2}),
         ] {
             assert_eq!(
-                sync(json!({"meta": {"context": context.clone()}}))
-                    .unwrap()
-                    .context,
+                sync(json!({"meta": {"context": context.clone()}})).unwrap().context,
                 Some(context)
             );
         }
@@ -314,27 +275,16 @@ mod tests {
             assert_eq!(error.code, "malformed_json", "{body}");
             assert!(!error.message.contains("canary"), "{error}");
         }
-        assert_eq!(
-            sync(json!({"auth": "canary"})).unwrap_err().code,
-            "malformed_auth"
-        );
-        assert_eq!(
-            sync(json!({"meta": ["canary"]})).unwrap_err().code,
-            "malformed_meta"
-        );
+        assert_eq!(sync(json!({"auth": "canary"})).unwrap_err().code, "malformed_auth");
+        assert_eq!(sync(json!({"meta": ["canary"]})).unwrap_err().code, "malformed_meta");
         let deep = format!("{}{}", "{\"a\":".repeat(500), "1");
-        assert_eq!(
-            SyncRequest::parse(deep.as_bytes()).unwrap_err().code,
-            "malformed_json"
-        );
+        assert_eq!(SyncRequest::parse(deep.as_bytes()).unwrap_err().code, "malformed_json");
         assert!(SyncRequest::parse("\u{feff}{}".as_bytes()).is_ok());
     }
 
     #[test]
     fn agent_offsets_are_integers_or_numeric_text() {
-        let parse = |body: Value| {
-            AgentRequest::parse(body.to_string().as_bytes()).map(|request| request.offset)
-        };
+        let parse = |body: Value| AgentRequest::parse(body.to_string().as_bytes()).map(|request| request.offset);
         assert_eq!(parse(json!({})), Ok(None));
         assert_eq!(parse(json!({"meta": {"offset": null}})), Ok(None));
         assert_eq!(parse(json!({"meta": {"offset": 100}})), Ok(Some(100)));
@@ -351,9 +301,6 @@ mod tests {
     fn debug_shows_names_of_fields_only() {
         let request = AuthRequest::parse(br#"{"auth": {"token": "canary"}, "meta": 3}"#).unwrap();
         let debug = format!("{request:?}");
-        assert!(
-            debug.contains("token") && !debug.contains("canary"),
-            "{debug}"
-        );
+        assert!(debug.contains("token") && !debug.contains("canary"), "{debug}");
     }
 }

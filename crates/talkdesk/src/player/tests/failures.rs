@@ -10,8 +10,7 @@ async fn failed(player: &mut Player, state: &mut PlayerState) -> PlayError {
 
 #[tokio::test]
 async fn repetition_ends_with_the_bridges_own_words() {
-    let bridge =
-        Bridge::start(|_, _| status(503, r#"{"code":"cold","message":"still building\n"}"#)).await;
+    let bridge = Bridge::start(|_, _| status(503, r#"{"code":"cold","message":"still building\n"}"#)).await;
     let error = failed(&mut bridge.player(), &mut PlayerState::default()).await;
     assert!(matches!(
         error,
@@ -21,29 +20,18 @@ async fn repetition_ends_with_the_bridges_own_words() {
             ..
         }
     ));
-    assert!(
-        error.to_string().ends_with(": still building  (cold)"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with(": still building  (cold)"), "{error}");
     assert_eq!(bridge.seen().len(), 4);
-    let long =
-        Bridge::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")])).await;
+    let long = Bridge::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")])).await;
     let error = failed(&mut long.player(), &mut PlayerState::default()).await;
-    assert!(
-        error.to_string().contains("3600 s, more than the 60 s"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("3600 s, more than the 60 s"), "{error}");
 }
 
 #[tokio::test]
 async fn offsets_that_come_again_end_the_run() {
-    let stuck =
-        Bridge::start(|_, _| page(json!({"contacts": [{"id": "1"}], "next_offset": "same"}))).await;
+    let stuck = Bridge::start(|_, _| page(json!({"contacts": [{"id": "1"}], "next_offset": "same"}))).await;
     let error = failed(&mut stuck.player(), &mut PlayerState::default()).await;
-    assert!(
-        matches!(error, PlayError::StuckOffset { page: 2 }),
-        "{error}"
-    );
+    assert!(matches!(error, PlayError::StuckOffset { page: 2 }), "{error}");
     let circle = Bridge::start(|_, request: SyncRequest| {
         let next = if request.offset.as_deref() == Some("a") {
             "b"
@@ -54,18 +42,13 @@ async fn offsets_that_come_again_end_the_run() {
     })
     .await;
     let error = failed(&mut circle.player(), &mut PlayerState::default()).await;
-    assert!(
-        matches!(error, PlayError::StuckOffset { page: 3 }),
-        "{error}"
-    );
+    assert!(matches!(error, PlayError::StuckOffset { page: 3 }), "{error}");
 }
 
 #[tokio::test]
 async fn runs_without_end_are_ended() {
     let bridge = |contacts: Value| {
-        Bridge::start(move |number, _| {
-            page(json!({"contacts": contacts, "next_offset": number.to_string()}))
-        })
+        Bridge::start(move |number, _| page(json!({"contacts": contacts, "next_offset": number.to_string()})))
     };
     let endless = bridge(json!([{"id": 1}])).await;
     let patience = Patience {
@@ -78,21 +61,11 @@ async fn runs_without_end_are_ended() {
         &mut PlayerState::default(),
     )
     .await;
-    assert!(
-        matches!(error, PlayError::EndlessPages { limit: 5 }),
-        "{error}"
-    );
+    assert!(matches!(error, PlayError::EndlessPages { limit: 5 }), "{error}");
     assert_eq!(endless.seen().len(), 5);
     let empty = bridge(json!([])).await;
-    let error = failed(
-        &mut empty.player().patience(patience),
-        &mut PlayerState::default(),
-    )
-    .await;
-    assert!(
-        matches!(error, PlayError::EmptyPages { limit: 3 }),
-        "{error}"
-    );
+    let error = failed(&mut empty.player().patience(patience), &mut PlayerState::default()).await;
+    assert!(matches!(error, PlayError::EmptyPages { limit: 3 }), "{error}");
 }
 
 #[tokio::test]
@@ -106,15 +79,11 @@ async fn a_401_asks_for_new_credentials_once_per_request() {
     })
     .await;
     let error = failed(&mut bridge.player(), &mut PlayerState::default()).await;
-    assert!(
-        matches!(error, PlayError::Unauthorized { page: 1, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PlayError::Unauthorized { page: 1, .. }), "{error}");
     assert_eq!(bridge.seen().len(), 1);
 
-    let renew = |token: &'static str| {
-        move || async move { Some([("token".into(), token.into())].into_iter().collect()) }
-    };
+    let renew =
+        |token: &'static str| move || async move { Some([("token".into(), token.into())].into_iter().collect()) };
     let summary = bridge
         .player()
         .on_unauthorized(renew("renewed"))
@@ -143,10 +112,7 @@ async fn what_is_no_page_ends_the_run_at_once() {
     ] {
         let bridge = Bridge::start(move |_, _| body).await;
         let error = failed(&mut bridge.player(), &mut PlayerState::default()).await;
-        assert!(
-            matches!(error, PlayError::Garbage { page: 1, .. }),
-            "{body}: {error}"
-        );
+        assert!(matches!(error, PlayError::Garbage { page: 1, .. }), "{body}: {error}");
         assert_eq!(bridge.seen().len(), 1);
     }
     let large = Bridge::start(|_, _| "x".repeat(2000)).await;
@@ -180,16 +146,11 @@ async fn a_bridge_that_is_not_there_is_tried_again_and_no_secret_is_told() {
     let url = Url::parse(&format!("http://{address}/k/canary/contact_sync")).unwrap();
     // Hangs up on everybody.
     let server = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-    let auth = [("token".to_owned(), "canary".to_owned())]
-        .into_iter()
-        .collect();
+    let auth = [("token".to_owned(), "canary".to_owned())].into_iter().collect();
     let mut player = Player::new(url.clone(), auth, client(&url).unwrap()).patience(quick());
     let summary = player.run(&mut PlayerState::default()).await;
     assert_eq!(summary.retries, 3);
-    let told = format!(
-        "{player:?} {summary:?} {}",
-        serde_json::to_string(&summary).unwrap()
-    );
+    let told = format!("{player:?} {summary:?} {}", serde_json::to_string(&summary).unwrap());
     assert!(!told.contains("canary"), "{told}");
     assert!(matches!(
         summary.ended,
@@ -216,8 +177,7 @@ async fn a_page_that_takes_too_long_counts_as_no_answer() {
         page_timeout: Duration::from_millis(50),
         ..quick()
     };
-    let mut player =
-        Player::new(url.clone(), Auth::default(), client(&url).unwrap()).patience(patience);
+    let mut player = Player::new(url.clone(), Auth::default(), client(&url).unwrap()).patience(patience);
     let error = failed(&mut player, &mut PlayerState::default()).await;
     assert!(
         matches!(&error, PlayError::Unreachable { source, .. } if source.is_timeout()),

@@ -25,9 +25,7 @@ struct Bridge {
 }
 
 impl Bridge {
-    async fn start<R: IntoResponse>(
-        answer: impl Fn(usize, SyncRequest) -> R + Send + Sync + 'static,
-    ) -> Self {
+    async fn start<R: IntoResponse>(answer: impl Fn(usize, SyncRequest) -> R + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         let answer = Arc::new(answer);
@@ -54,9 +52,7 @@ impl Bridge {
     }
 
     fn player(&self) -> Player {
-        let auth = [("token".to_owned(), "t-canary".to_owned())]
-            .into_iter()
-            .collect();
+        let auth = [("token".to_owned(), "t-canary".to_owned())].into_iter().collect();
         Player::new(self.url.clone(), auth, client(&self.url).unwrap()).patience(quick())
     }
 
@@ -125,11 +121,7 @@ async fn a_run_follows_offsets_echoes_context_and_sums_up() {
     let (summary, state) = tokio::spawn(async move { (player.run(&mut state).await, state) })
         .await
         .unwrap();
-    let meta: Vec<Value> = bridge
-        .seen()
-        .iter()
-        .map(|body| body["meta"].clone())
-        .collect();
+    let meta: Vec<Value> = bridge.seen().iter().map(|body| body["meta"].clone()).collect();
     assert_eq!(
         meta,
         [
@@ -140,18 +132,10 @@ async fn a_run_follows_offsets_echoes_context_and_sums_up() {
     );
     assert_eq!(bridge.seen()[0]["auth"], json!({"token": "t-canary"}));
     assert_eq!(
-        (
-            summary.contacts,
-            summary.distinct,
-            summary.pages,
-            summary.empty_pages
-        ),
+        (summary.contacts, summary.distinct, summary.pages, summary.empty_pages),
         (6, 5, 3, 0)
     );
-    assert_eq!(
-        (summary.retries, summary.checkpoint_first.as_deref()),
-        (0, Some("c1"))
-    );
+    assert_eq!((summary.retries, summary.checkpoint_first.as_deref()), (0, Some("c1")));
     assert!(summary.bytes > 0 && summary.page_ms.max >= summary.page_ms.p50);
     assert_eq!(*progress.lock().unwrap(), [2, 4, 6]);
     assert_eq!(state.checkpoint.as_deref(), Some("c3"));
@@ -204,12 +188,7 @@ async fn a_run_that_fails_keeps_its_old_checkpoint_unless_every_page_counts() {
 #[tokio::test]
 async fn the_next_run_starts_from_the_kept_checkpoint_by_way_of_the_file() {
     let bridge = Bridge::start(|_, request: SyncRequest| {
-        let from: u64 = request
-            .checkpoint
-            .as_deref()
-            .unwrap_or("0")
-            .parse()
-            .unwrap();
+        let from: u64 = request.checkpoint.as_deref().unwrap_or("0").parse().unwrap();
         let contacts: Vec<Value> = (from + 1..=from + 2)
             .map(|id| json!({"id": id.to_string(), "name": "N"}))
             .collect();
@@ -270,10 +249,7 @@ async fn busy_answers_are_repeated_and_the_same_page_is_asked_for() {
         .await
         .complete()
         .unwrap();
-    assert_eq!(
-        (summary.pages, summary.retries, summary.contacts),
-        (3, 3, 6)
-    );
+    assert_eq!((summary.pages, summary.retries, summary.contacts), (3, 3, 6));
     let seen = bridge.seen();
     assert!(seen[1..4].iter().all(|body| body == &seen[4]), "{seen:?}");
 }
@@ -290,11 +266,7 @@ async fn a_pause_that_is_asked_for_is_kept_and_counted_as_waiting() {
     let mut player = bridge
         .player()
         .on_progress(move |p| told.lock().unwrap().extend(p.waiting));
-    let summary = player
-        .run(&mut PlayerState::default())
-        .await
-        .complete()
-        .unwrap();
+    let summary = player.run(&mut PlayerState::default()).await.complete().unwrap();
     assert_eq!(*waits.lock().unwrap(), [Duration::from_secs(1)]);
     assert!(summary.wait_ms >= 1000, "{summary:?}");
 }
@@ -318,13 +290,6 @@ async fn empty_pages_with_news_in_between_are_waits_not_errors() {
         empty_pages: 3,
         ..quick()
     });
-    let summary = player
-        .run(&mut PlayerState::default())
-        .await
-        .complete()
-        .unwrap();
-    assert_eq!(
-        (summary.pages, summary.empty_pages, summary.contacts),
-        (9, 6, 3)
-    );
+    let summary = player.run(&mut PlayerState::default()).await.complete().unwrap();
+    assert_eq!((summary.pages, summary.empty_pages, summary.contacts), (9, 6, 3));
 }
