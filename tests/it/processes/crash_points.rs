@@ -45,8 +45,8 @@ async fn embedded() {
     }
 }
 
-/// Crash points are compiled in with a feature only. Without it the tests are skipped, loudly; with `REQUIRE_SERVICES=1`
-/// they fail.
+/// Crash points are compiled in with a feature only. Without it the tests are skipped, loudly; with
+/// `REQUIRE_SERVICES=1` they fail.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn compiled() -> bool {
     let compiled = cfg!(feature = "crash-points");

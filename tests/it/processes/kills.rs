@@ -69,8 +69,8 @@ async fn a_worker_killed_twenty_times_builds_all_the_same() {
     until("the build is complete", || site.is_settled()).await;
     let listed = crm.crm.stats("demo").calls_of("contacts.list");
     figure(&format!(
-        "{KILLS} kills ({killed_in_build} in the build): {listed} pages read of {PAGES}; from kill to the next CRM call {:?} \
-         to {:?} ms",
+        "{KILLS} kills ({killed_in_build} in the build): {listed} pages read of {PAGES}; from kill to the next CRM \
+         call {:?} to {:?} ms",
         ways_back[1..].iter().min(),
         ways_back[1..].iter().max(),
     ));

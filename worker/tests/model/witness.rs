@@ -45,10 +45,6 @@ impl Witness {
         *self.counts.lock().entry(what).or_default() += 1;
     }
 
-    pub fn counted(&self, what: &str) -> u64 {
-        self.counts.lock().get(what).copied().unwrap_or(0)
-    }
-
     pub fn assert_clean(&self) {
         let breaches = self.breaches.lock();
         assert!(breaches.is_empty(), "{}", breaches.join("\n"));
@@ -198,11 +194,8 @@ impl Witness {
         let FullStage::Removing { missing } = stage else { return };
         let living = before.head.as_ref().map_or(0, |head| head.count);
         let (missing, living) = *passes.removes.get_or_insert((missing.len() as u64, living));
-        let removed: Vec<_> = commit
-            .removals
-            .iter()
-            .filter_map(|gone| before.known.get(&gone.id))
-            .collect();
+        let removed = commit.removals.iter().filter_map(|gone| before.known.get(&gone.id));
+        let removed: Vec<_> = removed.filter(|known| !known.is_tombstone()).collect();
         // The worker counted the living when its slice began.
         if missing <= net.brake.limit(living + 5) || removed.is_empty() {
             return;

@@ -243,7 +243,7 @@ fn integrations_are_refused_for_what_cannot_run() {
         ("path_secret = \"short\"", "must be 16 to 128"),
         ("auth_success_status = 201", "must be 200 or 204"),
         ("region = \"pt\"", "two capital letters"),
-        ("allow_hosts = [\" \"]", "holds hosts, not URLs"),
+        ("allow_hosts = [\" \"]", "holds an empty entry"),
         (
             "poll = \"25h\"",
             "must not be longer than `integrations.acme-crm.reconcile`",
