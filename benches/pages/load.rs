@@ -32,7 +32,7 @@ pub struct Sample {
 impl Station {
     /// Asks for random pages over `connections` for `time`.
     pub fn load(&self, redis: &RedisServer, connections: u64, time: Duration, seed: u64) -> anyhow::Result<Sample> {
-        let spent = || anyhow::Ok(process_seconds("self")? + process_seconds(&redis.pid().to_string())?);
+        let spent = || anyhow::Ok(process_seconds("self")? + process_seconds(&redis.child.id().to_string())?);
         let (began, before) = (Instant::now(), spent()?);
         let done: Vec<Done> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..connections)

@@ -15,7 +15,7 @@ pub const COMMIT: u64 = 100;
 
 /// A Redis of this process, without persistence; it ends with this value.
 pub struct RedisServer {
-    child: Child,
+    pub child: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
@@ -60,10 +60,6 @@ impl RedisServer {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub fn client(&self) -> anyhow::Result<redis::Client> {
