@@ -1,8 +1,8 @@
 //! The bridge as processes against a real Odoo, with Talkdesk's player at the other end: what a fake CRM only imitates.
 //!
 //! Runs if `SNAPBRIDGE_TEST_ODOO_URL` names an Odoo 14 to 18, such as `http://127.0.0.1:18069`. The administrator whom
-//! `…_DB`, `…_LOGIN` and `…_PASSWORD` name (`crm`, `admin`, `admin`) makes a user and contacts of its own for each test,
-//! and takes them away again. `docs/real-crm.md` tells what was seen.
+//! `…_DB`, `…_LOGIN` and `…_PASSWORD` name (`crm`, `admin`, `admin`) makes a user and contacts for each test, and takes
+//! them away again. `docs/real-crm.md` tells what was seen, and how to set up an Odoo.
 
 mod bridge;
 mod crm;

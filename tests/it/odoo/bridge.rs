@@ -173,8 +173,8 @@ async fn forget(namespace: &str) {
     }
 }
 
-/// `odoo` reconciles so seldom that only polls can bring what the test waits for, and its overlap is longer than the bulk
-/// takes on a slow machine; `often` reconciles all the time.
+/// `odoo` reconciles so seldom that only polls can bring what the test waits for, and its overlap is longer than the
+/// bulk takes on a slow machine; `often` reconciles all the time.
 fn settings(backend: Backend, odoo: &Odoo, namespace: &str, keys: &str) -> String {
     let integration = |name: &str, overlap: &str, reconcile: &str| {
         format!(

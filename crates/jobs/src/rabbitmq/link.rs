@@ -241,18 +241,14 @@ async fn supervise(role: &'static str, target: Target, state: watch::Sender<Stat
 /// Waits for the end of a connection and returns its reason.
 async fn ended(role: &'static str, live: &Live, suspect: &Notify) -> String {
     let mut events = std::pin::pin!(live.connection.events_listener());
-    let blocked = metrics::gauge!("snapbridge_queue_blocked", "role" => role);
-    blocked.set(0.0);
-    let why = loop {
+    loop {
         tokio::select! {
             event = events.next() => match event {
                 Some(Event::ConnectionBlocked(reason)) => {
                     tracing::error!(role, reason, "RabbitMQ blocks publishers until its alarm is over");
-                    blocked.set(1.0);
                 }
                 Some(Event::ConnectionUnblocked) => {
                     tracing::info!(role, "RabbitMQ takes messages again");
-                    blocked.set(0.0);
                 }
                 // Errors of a channel are announced here as well.
                 Some(Event::Error(error)) if !live.stands() => break error.to_string(),
@@ -265,7 +261,5 @@ async fn ended(role: &'static str, live: &Live, suspect: &Notify) -> String {
                 break "the connection ended".to_owned();
             },
         }
-    };
-    blocked.set(0.0);
-    why
+    }
 }
