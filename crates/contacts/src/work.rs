@@ -334,6 +334,7 @@ impl Work {
                 if rung.is_some() || held {
                     return Finished::Settled;
                 }
+                task.due.get_or_insert(now);
                 task.marker = Some(Marker {
                     job: end.job.clone(),
                     since: now,
@@ -345,6 +346,7 @@ impl Work {
             }
             Outcome::Retry { after } => {
                 task.failed += 1;
+                task.due.get_or_insert(now);
                 let again = now.plus(*after);
                 task.not_before = Some(again);
                 if held {

@@ -69,14 +69,17 @@ impl Slice<'_> {
             )
             .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
             .map(key)
-            .collect();
+            .collect::<Vec<u64>>();
         let body = contact.to_json();
+        // Other lookup keys are other content: a record that merely swallowed another one must be found under its id.
+        let mut hashed = body.clone();
+        keys.iter().for_each(|key| hashed.extend_from_slice(&key.to_be_bytes()));
         Row {
             id: contact.id,
             updated,
             observed: asked_at,
             indexed,
-            hash: content_hash(&body),
+            hash: content_hash(&hashed),
             body,
             keys,
         }

@@ -12,6 +12,7 @@ mod model_crm;
 mod port;
 mod queue;
 mod refresh;
+mod slices;
 mod source;
 mod talkdesk;
 mod witness;

@@ -33,6 +33,7 @@ pub struct Broker {
     entries: Mutex<(u64, Vec<Entry>)>,
     news: Notify,
     down: Mutex<bool>,
+    settled: Mutex<Vec<Settle>>,
 }
 
 impl Broker {
@@ -42,6 +43,7 @@ impl Broker {
             entries: Mutex::default(),
             news: Notify::new(),
             down: Mutex::default(),
+            settled: Mutex::default(),
         })
     }
 
@@ -81,6 +83,16 @@ impl Broker {
             .iter()
             .filter_map(|entry| Job::read(&entry.body).ok())
             .collect()
+    }
+
+    /// Bodies of every kind, in hand or waiting.
+    pub fn len(&self) -> usize {
+        self.entries.lock().1.len()
+    }
+
+    /// How many deliveries have been settled so.
+    pub fn settled(&self, how: impl Fn(&Settle) -> bool) -> usize {
+        self.settled.lock().iter().filter(|settled| how(settled)).count()
     }
 
     pub fn put(&self, lane: Lane, body: Vec<u8>, due: Micros) {
@@ -261,6 +273,7 @@ impl Settler for SimSettler {
         if net.dice.chance(faults.queue_fails) {
             return Err(unavailable());
         }
+        broker.settled.lock().push(how.clone());
         // A copy is confirmed before the ack.
         if let Settle::Later { job, after } = how {
             broker.put(job.lane, job.to_json(), now.plus(*after));

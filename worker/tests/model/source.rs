@@ -47,6 +47,10 @@ impl Site {
             latency: Mutex::new((1, 150)),
         }
     }
+
+    pub fn calls_of(&self, what: &str) -> usize {
+        self.calls.lock().iter().filter(|call| call.what == what).count()
+    }
 }
 
 /// What all sites share.

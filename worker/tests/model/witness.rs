@@ -38,11 +38,18 @@ pub struct Sight {
 
 impl Witness {
     pub fn breach(&self, what: String) {
-        self.breaches.lock().push(what);
+        let mut breaches = self.breaches.lock();
+        if !breaches.contains(&what) {
+            breaches.push(what);
+        }
     }
 
     pub fn count(&self, what: &'static str) {
         *self.counts.lock().entry(what).or_default() += 1;
+    }
+
+    pub fn counted(&self, what: &str) -> u64 {
+        self.counts.lock().get(what).copied().unwrap_or(0)
     }
 
     pub fn assert_clean(&self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contacts::accounts::Account;
+use contacts::accounts::{self, Account};
 use contacts::keys::{Keys, RawKey};
 use contacts::outcome::RetryPolicy;
 use contacts::ports::Documents;
@@ -299,7 +299,8 @@ impl World {
                     ));
                 }
                 if task.due.is_some() && !work.is_held() {
-                    let horizon = self.now().plus(Duration::from_secs(600));
+                    let agreed = task.due.max(task.not_before).unwrap_or_default();
+                    let horizon = self.now().plus(Duration::from_secs(600)).max(agreed);
                     if at.is_none_or(|at| *at > horizon) {
                         self.witness.breach(format!(
                             "invariant 14: {kind} is due and not looked at: {at:?} {task:?}"
@@ -320,7 +321,8 @@ impl World {
                 }
             }
             let head = contacts::ports::Snapshots::head(&self.store, account, contacts::Stream::Contacts).await;
-            if head.unwrap_or_default().is_some_and(|head| head.ready) {
+            let known = accounts::get(&self.store, account).await.unwrap_or_default().is_some();
+            if known && head.unwrap_or_default().is_some_and(|head| head.ready) {
                 let next = [Kind::Changes, Kind::Full]
                     .iter()
                     .any(|kind| work.tasks.get(kind).is_some_and(|task| task.due.is_some()));

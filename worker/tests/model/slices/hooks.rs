@@ -7,10 +7,17 @@ use contacts::{Kind, work};
 use worker::requests::RequestError;
 
 use super::{Scene, plain};
+use crate::machine::Process;
 use crate::model_crm::Manners;
 
 fn fetches_of(scene: &Scene, id: &str) -> usize {
-    scene.site().calls.lock().iter().filter(|call| call.ids.iter().any(|asked| asked == id)).count()
+    scene
+        .site()
+        .calls
+        .lock()
+        .iter()
+        .filter(|call| call.ids.iter().any(|asked| asked == id))
+        .count()
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +62,9 @@ async fn invariant_9_a_lost_job_is_rung_for_again() {
     scene.hook(&["a0003"]).await;
     scene.broker.lose(1.0);
     scene.start_worker();
-    scene.sweep_for(scene.policy.times.marker + Duration::from_secs(5)).await;
+    scene
+        .sweep_for(scene.policy.times.marker + Duration::from_secs(5))
+        .await;
     assert_eq!(fetches_of(&scene, "a0003"), 1);
     assert_eq!(scene.snapshot().await, scene.truth());
 }
@@ -68,7 +77,10 @@ async fn invariant_9_a_webhook_without_a_confirmation_is_refused_and_the_next_on
     let refused = front.hook(&["a0003".to_owned()], true).await;
     assert!(matches!(refused, Err(RequestError::Queue(_))), "{refused:?}");
     let task = scene.work().await.tasks[&Kind::Ids].clone();
-    assert!(task.marker.is_none() && task.due.is_some(), "nobody relies on a job that may not be there");
+    assert!(
+        task.marker.is_none() && task.due.is_some(),
+        "nobody relies on a job that may not be there"
+    );
     scene.broker.set_down(false);
     scene.hook(&["a0004"]).await;
     scene.until_quiet().await;
@@ -81,7 +93,11 @@ async fn invariant_9_a_process_that_dies_between_marker_and_publish_delays_its_w
     let (account, times) = (scene.tenant().account.id.clone(), scene.policy.times);
     let now = scene.now();
     scene.edit("a0003");
-    scene.store.mark(&account, &["a0003".to_owned()], now, 500).await.expect("a calm store");
+    scene
+        .store
+        .mark(&account, &["a0003".to_owned()], now, 500)
+        .await
+        .expect("a calm store");
     let ring = work::update(&scene.store, &account, &times, |work| {
         let job = contacts::JobId::random();
         work.ring(&account, Kind::Ids, contacts::Lane::Refresh, job, now, &times)
@@ -94,25 +110,18 @@ async fn invariant_9_a_process_that_dies_between_marker_and_publish_delays_its_w
 
 #[tokio::test(start_paused = true)]
 async fn invariant_9_more_ids_than_may_wait_become_a_poll() {
-    let mut scene = Scene::new(plain(), 12);
+    let mut scene = Scene::built(plain(), 12).await;
     scene.policy.dirty_limit = 5;
-    let mut tenants = std::mem::take(&mut scene.tenants);
-    let process = crate::machine::Process::new(1_000);
-    let front = std::sync::Arc::get_mut(&mut tenants[0].front);
-    // Talkdesk's handle is the other one.
-    assert!(front.is_none());
-    let requests = scene.deps(&process).requests;
-    scene.tenants = tenants;
-    scene.start_worker();
-    scene.front().identify().await.expect("a calm store");
-    scene.until(|scene| scene.site().calls_of("changes") > 0).await;
-    scene.until_quiet().await;
+    let requests = scene.deps(&Process::new(1_000)).requests;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let ids: Vec<String> = scene.truth().into_keys().collect();
     ids.iter().for_each(|id| scene.edit(id));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let polls = scene.site().calls_of("changes");
-    requests.changed(&scene.tenant().account.id, &ids, true).await.expect("a calm store and queue");
+    requests
+        .changed(&scene.tenant().account.id, &ids, true)
+        .await
+        .expect("a calm store and queue");
     scene.until_quiet().await;
     assert!(scene.site().calls_of("changes") > polls);
     assert_eq!(scene.snapshot().await, scene.truth());
@@ -129,4 +138,3 @@ async fn invariant_9_where_nothing_can_be_fetched_by_id_a_webhook_is_a_poll() {
     scene.until_quiet().await;
     assert_eq!(scene.snapshot().await, scene.truth());
 }
-

@@ -115,14 +115,21 @@ impl Scene {
 
     /// Asks for a task.
     pub async fn ring(&self, kind: Kind) {
-        let rung = self.front().requests.ring(&self.tenant().account.id, kind, Lane::Refresh, None).await;
+        let rung = self
+            .front()
+            .requests
+            .ring(&self.tenant().account.id, kind, Lane::Refresh, None)
+            .await;
         rung.expect("a calm store and queue");
     }
 
     /// A webhook that gets its 2xx.
     pub async fn hook(&self, ids: &[&str]) {
         let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
-        assert!(self.front().hook(&ids, true).await.expect("a calm store and queue"), "the account is known");
+        assert!(
+            self.front().hook(&ids, true).await.expect("a calm store and queue"),
+            "the account is known"
+        );
     }
 
     pub async fn work(&self) -> Work {
@@ -130,22 +137,36 @@ impl Scene {
     }
 
     pub async fn head(&self) -> Option<Head> {
-        self.store.head(&self.tenant().account.id, Stream::Contacts).await.expect("a calm store")
+        self.store
+            .head(&self.tenant().account.id, Stream::Contacts)
+            .await
+            .expect("a calm store")
     }
 
     /// Contact id → content.
     pub async fn snapshot(&self) -> BTreeMap<String, u32> {
-        let all =
-            Slice { after: Position::START, until: None, rows: usize::MAX, bytes: usize::MAX, newer_than: None };
+        let all = Slice {
+            after: Position::START,
+            until: None,
+            rows: usize::MAX,
+            bytes: usize::MAX,
+            newer_than: None,
+        };
         let page = self.store.page(&self.tenant().account.id, Stream::Contacts, &all).await;
-        page.expect("a snapshot").bodies.iter().map(|body| read_body(body)).collect()
+        page.expect("a snapshot")
+            .bodies
+            .iter()
+            .map(|body| read_body(body))
+            .collect()
     }
 
     /// What the CRM has.
     pub fn truth(&self) -> BTreeMap<String, u32> {
         let crm = self.site().crm.lock();
         let living = crm.records.iter().filter(|(_, record)| record.is_living());
-        living.map(|(id, record)| (id.clone(), record.newest().content)).collect()
+        living
+            .map(|(id, record)| (id.clone(), record.newest().content))
+            .collect()
     }
 
     /// Waits for a condition, in the model's time.
@@ -157,19 +178,18 @@ impl Scene {
         }
     }
 
-    /// Waits until no lease is held and nothing is due, without sweeping: whatever goes on goes on by itself.
+    /// Waits until no lease is held and no job waits, without sweeping: whatever goes on goes on by itself.
     pub async fn until_quiet(&self) {
         let deadline = self.now().plus(Duration::from_secs(3_600));
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let (work, now) = (self.work().await, self.now());
-            let due = work.tasks.values().any(|task| task.due.is_some_and(|due| due <= now));
-            if work.lease.is_none() && (!due || work.is_held()) {
+            let work = self.work().await;
+            if work.lease.is_none() && work.tasks.values().all(|task| task.marker.is_none()) {
                 self.check_work().await;
                 self.witness.assert_clean();
                 return;
             }
-            assert!(now < deadline, "no rest: {work:?}");
+            assert!(self.now() < deadline, "no rest: {work:?}");
         }
     }
 

@@ -13,8 +13,15 @@ const PAGES: usize = 10;
 
 async fn positions(scene: &Scene) -> BTreeMap<String, Position> {
     let ids: Vec<String> = scene.truth().into_keys().collect();
-    let known = scene.store.known(&scene.tenant().account.id, Stream::Contacts, &ids).await.expect("a calm store");
-    ids.into_iter().zip(known).filter_map(|(id, known)| Some((id, known?.position))).collect()
+    let known = scene
+        .store
+        .known(&scene.tenant().account.id, Stream::Contacts, &ids)
+        .await
+        .expect("a calm store");
+    ids.into_iter()
+        .zip(known)
+        .filter_map(|(id, known)| Some((id, known?.position)))
+        .collect()
 }
 
 /// A build whose worker has asked for so many pages.
@@ -34,11 +41,17 @@ async fn invariant_14_a_build_whose_worker_dies_repeats_at_most_one_page() {
         scene.kill_worker(0);
         scene.start_worker();
         scene.sweep_for(Duration::from_secs(40)).await;
-        assert!(scene.head().await.is_some_and(|head| head.ready), "killed at page {asked}");
+        assert!(
+            scene.head().await.is_some_and(|head| head.ready),
+            "killed at page {asked}"
+        );
         let calls = scene.site().calls_of("full");
         assert_eq!(calls, PAGES + 1, "killed at page {asked}, which was in hand");
         let after = positions(&scene).await;
-        assert!(before.iter().all(|(id, position)| after[id] == *position), "what was written stays where it is");
+        assert!(
+            before.iter().all(|(id, position)| after[id] == *position),
+            "what was written stays where it is"
+        );
         assert_eq!(scene.snapshot().await, scene.truth());
     }
 }
@@ -56,7 +69,10 @@ async fn invariant_14_a_stop_ends_after_the_page_in_hand_and_publishes_the_conti
     // Nobody sweeps: the continuation alone goes on.
     scene.start_worker();
     scene.until_quiet().await;
-    assert!(scene.now().since(stopped) < scene.policy.times.lease, "without waiting for the lease");
+    assert!(
+        scene.now().since(stopped) < scene.policy.times.lease,
+        "without waiting for the lease"
+    );
     assert_eq!(scene.site().calls_of("full"), PAGES, "and no page is repeated");
     assert_eq!(scene.snapshot().await, scene.truth());
 }
@@ -70,7 +86,10 @@ async fn invariant_14_a_page_that_outlasts_the_stop_grace_is_abandoned_and_repea
     let mut scene = scene;
     let asked = scene.now();
     scene.stop_worker(0).await.expect("the worker ends");
-    assert!(scene.now().since(asked) < Duration::from_secs(5), "it does not wait for the page");
+    assert!(
+        scene.now().since(asked) < Duration::from_secs(5),
+        "it does not wait for the page"
+    );
     *scene.site().latency.lock() = (50, 50);
     scene.start_worker();
     scene.sweep_for(Duration::from_secs(40)).await;
@@ -84,7 +103,11 @@ async fn invariant_8_a_worker_that_wakes_after_its_lease_writes_nothing() {
     scene.stall_worker(0, Duration::from_secs(20));
     scene.start_worker();
     scene.sweep_for(Duration::from_secs(15)).await;
-    assert_eq!(scene.snapshot().await, scene.truth(), "the other worker has built it meanwhile");
+    assert_eq!(
+        scene.snapshot().await,
+        scene.truth(),
+        "the other worker has built it meanwhile"
+    );
     let head = scene.head().await;
     scene.until(|scene| scene.witness.counted("fenced") > 0).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -101,7 +124,9 @@ async fn invariant_8_a_lease_that_is_lost_during_a_call_stops_the_slice_there() 
     // Somebody else gets the account, as after a pause of the store.
     let account = scene.tenant().account.id.clone();
     let times = scene.policy.times;
-    contacts::work::update(&scene.store, &account, &times, |work| work.lease = None).await.expect("a calm store");
+    contacts::work::update(&scene.store, &account, &times, |work| work.lease = None)
+        .await
+        .expect("a calm store");
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(scene.site().calls_of("full"), 5, "no page after the one in hand");
     *scene.site().latency.lock() = (50, 50);
