@@ -5,6 +5,7 @@ mod health;
 mod manage;
 mod serve;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -246,12 +247,9 @@ fn settings(config: Option<&Path>) -> Result<(Settings, PathBuf), Failure> {
     Ok((settings, folder))
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "what a command was asked for goes to stdout, logs to stderr"
-)]
+/// What a command was asked for goes to stdout, logs to stderr. A reader that has gone (`| head`) is no error.
 fn print(text: &str) {
-    println!("{}", text.trim_end());
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod bad_input;
 mod compose;
 mod faults;
 mod metrics;
+mod odoo;
 mod processes;
 mod secrets;
 mod sync;

@@ -413,6 +413,13 @@ impl Work {
             .iter_mut()
             .filter_map(|(kind, task)| {
                 task.not_before = None;
+                if task
+                    .last_error
+                    .as_ref()
+                    .is_some_and(|failure| failure.kind == "credentials")
+                {
+                    task.last_error = None;
+                }
                 task.due.is_some_and(|due| due <= now).then_some(*kind)
             })
             .collect()

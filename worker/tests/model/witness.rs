@@ -201,7 +201,9 @@ impl Witness {
         let FullStage::Removing { missing } = stage else { return };
         let living = before.head.as_ref().map_or(0, |head| head.count);
         let (missing, living) = *passes.removes.get_or_insert((missing.len() as u64, living));
-        let removed = commit.removals.iter().filter_map(|gone| before.known.get(&gone.id));
+        let effective = |id: &str| after.known.get(id).is_some_and(Known::is_tombstone);
+        let removed = commit.removals.iter().filter(|gone| effective(&gone.id));
+        let removed = removed.filter_map(|gone| before.known.get(&gone.id));
         let removed: Vec<_> = removed.filter(|known| !known.is_tombstone()).collect();
         // The worker counted the living when its slice began.
         if missing <= net.brake.limit(living + 5) || removed.is_empty() {
