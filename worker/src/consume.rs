@@ -7,7 +7,7 @@ use contacts::dead::{self, DeadLetter};
 use contacts::outcome::{self, Outcome};
 use contacts::queue::{Delivery, QueueResult, Settle, Unreadable};
 use contacts::work::{self, Begin, End, Failure, Finished};
-use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, StoreError};
+use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, Micros, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -130,10 +130,14 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     })
     .await;
     match begun {
-        Ok(Begin::Started { fence, failed }) => {
+        Ok(Begin::Started {
+            fence,
+            failed,
+            unfinished,
+        }) => {
             crash::point("after_begin");
             count(job.kind, "started");
-            slice(deps, job, fence, failed + 1, halt).await
+            slice(deps, job, fence, failed + 1, unfinished, halt).await
         }
         Ok(Begin::Superseded) => {
             count(job.kind, "superseded");
@@ -163,13 +167,13 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     }
 }
 
-async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, halt: &Halt) -> Settle {
+async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, unfinished: Option<Micros>, halt: &Halt) -> Settle {
     let account = match accounts::get(&*deps.store, &job.account).await {
         Ok(account) => account,
         Err(error) => return store_failed(deps, job, error),
     };
     let (result, ready) = match &account {
-        Some(account) => run_slice(deps, account, job.kind, fence, halt).await,
+        Some(account) => run_slice(deps, account, job.kind, fence, unfinished, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
         None => (Ok(Ended::Done), false),
     };
@@ -243,6 +247,7 @@ async fn run_slice(
     account: &Account,
     kind: Kind,
     fence: Fence,
+    unfinished: Option<Micros>,
     halt: &Halt,
 ) -> (Result<Ended, SliceError>, bool) {
     let mut slice = match Slice::open(deps, account, fence, &halt.stop).await {
@@ -250,7 +255,7 @@ async fn run_slice(
         Err(error) => return (Err(error), false),
     };
     let result = tokio::select! {
-        result = slice.run(kind) => result,
+        result = slice.run(kind, unfinished) => result,
         () = halt.abandon.cancelled() => Ok(Ended::More),
     };
     slice.rest().await;

@@ -27,6 +27,9 @@ pub struct Progress {
     /// When the last full pass ended.
     #[serde(default)]
     pub last_full: Micros,
+    /// When that pass began.
+    #[serde(default)]
+    pub last_full_began: Micros,
 }
 
 /// A poll in progress.
@@ -102,6 +105,11 @@ impl Progress {
 
     pub fn write(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// A full pass that began at or after `wanted` is complete, and none is under way.
+    pub fn has_completed_since(&self, wanted: Option<Micros>) -> bool {
+        wanted.is_some_and(|wanted| self.full.is_none() && self.last_full_began >= wanted)
     }
 
     /// The CRM's clock now, as far as its last reply told.

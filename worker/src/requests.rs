@@ -110,11 +110,26 @@ impl Requests {
             work.ring(account, kind, lane, JobId::random(), now, &self.times)
         })
         .await?;
+        self.publish(account, ring).await
+    }
+
+    /// Rings for a task whose time has come. For the sweep.
+    pub async fn ring_due(&self, account: &AccountId, kind: Kind) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
+        let ring = work::update(&*self.store, account, &self.times, |work| {
+            work.ring_due(account, kind, JobId::random(), now, &self.times)
+        })
+        .await?;
+        self.publish(account, ring).await
+    }
+
+    async fn publish(&self, account: &AccountId, ring: Ring) -> Result<Rung, RequestError> {
         let job = match ring {
             Ring::Publish(job) => job,
             Ring::Waiting => return Ok(Rung::Waiting),
             Ring::Held => return Ok(Rung::Held),
         };
+        let kind = job.kind;
         crash::point("between_marker_and_publish");
         match self.queue.publish(&job).await {
             Ok(Confirmed) => Ok(Rung::Published),

@@ -4,10 +4,10 @@
 use std::error::Error;
 
 use async_trait::async_trait;
+use contacts::Job;
 use contacts::dead::{self, DeadLetter};
 use contacts::queue::DeadSink;
 use contacts::work::{self, LOOK};
-use contacts::{Job, Lane};
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::bury_unreadable;
@@ -46,13 +46,7 @@ pub async fn once(deps: &Deps) -> Result<u64, crate::requests::RequestError> {
         let Some((account, kind)) = work::parse_member(&member) else {
             continue;
         };
-        let lane = work::load(&*deps.store, &account)
-            .await?
-            .tasks
-            .get(&kind)
-            .and_then(|task| task.lane)
-            .unwrap_or(Lane::Refresh);
-        if deps.requests.ring(&account, kind, lane, None).await? == crate::requests::Rung::Published {
+        if deps.requests.ring_due(&account, kind).await? == crate::requests::Rung::Published {
             rung += 1;
         }
     }

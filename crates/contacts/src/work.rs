@@ -86,6 +86,12 @@ pub struct Task {
     pub due: Option<Micros>,
     #[serde(default)]
     pub lane: Option<Lane>,
+    /// When somebody asked for it last (a webhook, a user, an operator; not the sweep).
+    #[serde(default)]
+    pub asked: Option<Micros>,
+    /// When the slice began that has not finished yet. Still there at the next begin: its worker died.
+    #[serde(default)]
+    pub begun: Option<Micros>,
     #[serde(default)]
     pub marker: Option<Marker>,
     /// Nothing runs before this, whoever rings.
@@ -153,7 +159,13 @@ pub enum Ring {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begin {
     /// It holds the lease under this fence.
-    Started { fence: Fence, failed: u32 },
+    Started {
+        fence: Fence,
+        failed: u32,
+        /// The slice before this one never finished: the time since when its work has been wanted. What was completed for
+        /// that need not be done again.
+        unfinished: Option<Micros>,
+    },
     /// Another job took this one's place: ack it.
     Superseded,
     /// Somebody holds the lease, or it is too early: put the job off.
@@ -207,15 +219,29 @@ impl Work {
         now: Micros,
         times: &WorkTimes,
     ) -> Ring {
-        let held = self.is_held();
         let task = self.tasks.entry(kind).or_default();
         if task.due.is_none_or(|due| due > now) {
             task.due = Some(now);
         }
         task.lane = Some(lane);
-        if held {
+        task.asked = task.asked.max(Some(now));
+        self.publish(account, kind, job, now, times)
+    }
+
+    /// Rings for a task whose time has come, on behalf of whoever wanted it. For the sweep: what a worker finished since
+    /// the sweep looked is left alone.
+    pub fn ring_due(&mut self, account: &AccountId, kind: Kind, job: JobId, now: Micros, times: &WorkTimes) -> Ring {
+        if !self.is_held() && self.look_at(kind, times).is_none_or(|at| at > now) {
+            return Ring::Waiting;
+        }
+        self.publish(account, kind, job, now, times)
+    }
+
+    fn publish(&mut self, account: &AccountId, kind: Kind, job: JobId, now: Micros, times: &WorkTimes) -> Ring {
+        if self.is_held() {
             return Ring::Held;
         }
+        let task = self.tasks.entry(kind).or_default();
         if task
             .marker
             .as_ref()
@@ -278,13 +304,19 @@ impl Work {
         self.fence += 1;
         let fence = Fence(self.fence);
         let failed = task.failed;
+        let unfinished = task.begun.and(task.asked.max(task.due));
+        task.begun = Some(now);
         self.lease = Some(Lease {
             owner: owner.to_owned(),
             fence,
             kind,
             until: now.plus(times.lease),
         });
-        Begin::Started { fence, failed }
+        Begin::Started {
+            fence,
+            failed,
+            unfinished,
+        }
     }
 
     /// The holder goes on.
@@ -307,6 +339,7 @@ impl Work {
         self.lease = None;
         let held = self.is_held();
         let task = self.tasks.entry(end.kind).or_default();
+        task.begun = None;
         // A marker now means: rung during the slice, so there is another round whatever came of this one.
         let rung = task.marker.as_ref().map(|marker| marker.since);
         if let Some(failure) = end.failure {

@@ -90,6 +90,7 @@ impl Slice<'_> {
         let now = self.deps.clock.now();
         self.progress.full = None;
         self.progress.last_full = now;
+        self.progress.last_full_began = full.started;
         self.save().await?;
         let before = now.minus(self.deps.policy.tombstones);
         let swept = self

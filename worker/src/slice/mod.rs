@@ -95,8 +95,11 @@ impl<'a> Slice<'a> {
         })
     }
 
-    pub async fn run(&mut self, kind: Kind) -> SliceResult<Ended> {
+    /// `unfinished`: the slice before this one died, and its work has been wanted since then.
+    pub async fn run(&mut self, kind: Kind, unfinished: Option<Micros>) -> SliceResult<Ended> {
         match kind {
+            // It died between the last commit of its pass and the word that it is done.
+            Kind::Full if self.progress.has_completed_since(unfinished) => Ok(Ended::Done),
             Kind::Ids => self.run_ids().await,
             Kind::Changes => self.run_changes().await,
             Kind::Full => self.run_full().await,

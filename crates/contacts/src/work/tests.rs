@@ -77,8 +77,15 @@ impl World {
     }
 
     fn sweep(&mut self) {
-        if self.work.look_at(Kind::Ids, &TIMES).is_some_and(|at| at.0 <= self.now) {
-            self.ring();
+        let id = self.id();
+        let due = self.work.look_at(Kind::Ids, &TIMES).is_some_and(|at| at.0 <= self.now);
+        let before = self.work.clone();
+        match self.work.ring_due(&account(), Kind::Ids, id, Micros(self.now), &TIMES) {
+            Ring::Publish(job) => self.queue.push((self.now, job)),
+            Ring::Waiting | Ring::Held => {
+                assert!(!due, "a due task is rung for");
+                assert_eq!(self.work, before);
+            }
         }
     }
 
@@ -259,6 +266,53 @@ fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
     };
     assert_eq!(work.finish(&account(), end, Micros(61)), Finished::Lost);
     assert_eq!(work.renew(new, Micros(61), &TIMES), Renewed::Kept);
+}
+
+#[test]
+fn a_slice_that_died_tells_its_successor_since_when_its_work_is_wanted() {
+    let mut work = Work::default();
+    let begin = |work: &mut Work, job: &str, now| {
+        let Begin::Started { unfinished, fence, .. } =
+            work.begin(Kind::Full, &JobId(job.into()), "w", Micros(now), &TIMES)
+        else {
+            panic!("free lease");
+        };
+        (fence, unfinished)
+    };
+    let ring = |work: &mut Work, job: &str, now| {
+        work.ring(
+            &account(),
+            Kind::Full,
+            Lane::Build,
+            JobId(job.into()),
+            Micros(now),
+            &TIMES,
+        )
+    };
+    ring(&mut work, "a", 10);
+    assert_eq!(begin(&mut work, "a", 12).1, None, "the first");
+    // It dies; the sweep rings for what was wanted at 10.
+    work.ring_due(&account(), Kind::Full, JobId("b".into()), Micros(62), &TIMES);
+    assert_eq!(begin(&mut work, "b", 62).1, Some(Micros(10)));
+    // It dies, too, and meanwhile somebody asks again.
+    ring(&mut work, "c", 70);
+    let (fence, unfinished) = begin(&mut work, "c", 120);
+    assert_eq!(unfinished, Some(Micros(70)));
+    let end = End {
+        kind: Kind::Full,
+        fence,
+        outcome: &Outcome::Done,
+        failure: None,
+        next: Some((Micros(500), Lane::Reconcile)),
+        job: JobId("d".into()),
+    };
+    assert_eq!(work.finish(&account(), end, Micros(130)), Finished::Settled);
+    assert_eq!(
+        work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(499), &TIMES),
+        Ring::Waiting
+    );
+    work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(500), &TIMES);
+    assert_eq!(begin(&mut work, "e", 500).1, None, "the last one finished");
 }
 
 #[test]
