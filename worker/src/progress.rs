@@ -115,6 +115,12 @@ impl Progress {
         self.full.is_none() && self.last_full_fence > fence
     }
 
+    /// The earlier pass that wanted to delete too much. A pass that braked and died before it ended meets its own brake,
+    /// and must not agree with itself.
+    pub fn braked_before(&self, full: &Full) -> Option<&Braked> {
+        self.brake.as_ref().filter(|brake| brake.started != full.started)
+    }
+
     /// The CRM's clock now, as far as its last reply told.
     pub fn crm_now(&self, now: Micros) -> Micros {
         Micros(now.0.saturating_add_signed(self.skew))
@@ -194,6 +200,16 @@ mod tests {
         }
     }
 
+    fn pass(started: u64) -> Full {
+        Full {
+            started: Micros(started),
+            crm_started: Micros(started),
+            page: None,
+            stage: FullStage::Listing,
+            fence: Fence(8),
+        }
+    }
+
     #[test]
     fn invariant_13_a_listing_skips_no_deletion_that_only_a_poll_tells() {
         let overlap = Duration::from_secs(5);
@@ -221,14 +237,21 @@ mod tests {
         };
         assert!(progress.has_completed_after(Fence(6)));
         assert!(!progress.has_completed_after(Fence(7)));
-        progress.full = Some(Full {
-            started: Micros(1),
-            crm_started: Micros(1),
-            page: None,
-            stage: FullStage::Listing,
-            fence: Fence(8),
-        });
+        progress.full = Some(pass(1));
         assert!(!progress.has_completed_after(Fence(6)));
+    }
+
+    #[test]
+    fn invariant_13_a_pass_does_not_agree_with_its_own_brake() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.braked_before(&pass(5)), None);
+        progress.brake = Some(Braked {
+            started: Micros(5),
+            missing: 100,
+            living: 100,
+        });
+        assert_eq!(progress.braked_before(&pass(5)), None, "it goes on after a crash");
+        assert_eq!(progress.braked_before(&pass(9)), progress.brake.as_ref());
     }
 
     #[test]
