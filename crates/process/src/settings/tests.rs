@@ -45,7 +45,8 @@ fn every_default_lies_within_its_own_bounds() {
     let mut read = 0;
     for section in SECTIONS {
         for key in section.keys.iter().filter(|key| !key.default.is_empty()) {
-            let name = format!("{PREFIX}{}__{}", section.name, key.name).to_ascii_uppercase();
+            let section = section.name.replace('.', "__");
+            let name = format!("{PREFIX}{section}__{}", key.name).to_ascii_uppercase();
             load(&Source::text("").with_var(name, key.default));
             read += 1;
         }
@@ -241,6 +242,29 @@ fn integrations_are_refused_for_what_cannot_run() {
         ("kind = \"linkng\"", "did you mean `linking`?"),
         ("auth_type = \"none\"", "needs a `path_secret`"),
         ("path_secret = \"short\"", "must be 16 to 128"),
+        ("path_secret = \"sha256:0123\"", "64 hex digits"),
+        (
+            "path_secret = [\"0123456789abcdef\", 7]",
+            "expected a secret, or a list of them",
+        ),
+        (
+            "bridge_key = [\"0123456789abcdef\", \"two words in one\"]",
+            "must be 16 to 128",
+        ),
+        ("bridge_key_field = \"a b\"", "1 to 64 letters"),
+        (
+            "path_secret_file = 7",
+            "`integrations.acme-crm.path_secret_file`: expected the path of a file",
+        ),
+        (
+            "path_secret_file = \"/nowhere/at/all\"",
+            "`integrations.acme-crm.path_secret_file`: cannot read the file it names",
+        ),
+        (
+            "path_secret_file = \"a\"\npath_secret = \"0123456789abcdef\"",
+            "`integrations.acme-crm.path_secret_file` sets the same as",
+        ),
+        ("logo = 7", "expected a path"),
         ("auth_success_status = 201", "must be 200 or 204"),
         ("region = \"pt\"", "two capital letters"),
         ("allow_hosts = [\" \"]", "holds an empty entry"),
@@ -306,6 +330,7 @@ fn secrets(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/run/secrets/redis") => Ok("redis://:canary@redis:6379/0\n".into()),
         Some("/run/secrets/path") => Ok(format!("{PATH_SECRET}\r\n")),
+        Some("/run/secrets/two") => Ok(format!("{PATH_SECRET}\n0123456789abcdef\n")),
         Some("/run/secrets/empty") => Ok("\n".into()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -332,8 +357,86 @@ fn secrets_come_from_files() {
     assert_eq!(url.expose(), "redis://:canary@redis:6379/0");
     assert_eq!(settings.keys.file.as_deref(), Some(Path::new("/etc/snapbridge/keys")));
     let acme = &settings.integrations["acme-crm"];
-    assert_eq!(acme.path_secret.as_ref().unwrap().expose_secret(), PATH_SECRET);
+    assert!(acme.path_secret.admit(PATH_SECRET));
     assert_eq!(acme.connection["token"].expose_secret(), PATH_SECRET);
+}
+
+#[test]
+fn the_file_names_secret_files_too_and_variables_win() {
+    let more = "path_secret_file = \"path\"\nbridge_key_file = \"/run/secrets/two\"";
+    let mut source = integration(more);
+    source.file.as_mut().unwrap().path = "/run/secrets/snapbridge.toml".into();
+    source.read_file = secrets;
+    let acme = load(&source).integrations.remove("acme-crm").unwrap();
+    assert!(acme.path_secret.admit(PATH_SECRET), "relative to the settings file");
+    assert!(acme.bridge_key.admit(PATH_SECRET) && acme.bridge_key.admit("0123456789abcdef"));
+    assert!(!acme.bridge_key.admit("0123456789abcdeF"));
+
+    let source = source.with_var(
+        "SNAPBRIDGE_INTEGRATIONS__ACME_CRM__PATH_SECRET",
+        "another-secret-01, a-third-secret-02",
+    );
+    let acme = load(&source).integrations.remove("acme-crm").unwrap();
+    assert!(acme.path_secret.admit("another-secret-01") && acme.path_secret.admit("a-third-secret-02"));
+    assert!(!acme.path_secret.admit(PATH_SECRET));
+}
+
+#[test]
+fn https_settings_are_checked_together_and_all_at_once() {
+    let text = "\
+[http]
+public_url = \"http://bridge.example\"
+trusted_proxies = [\"10.0.0.0/33\"]
+require_https = 1
+
+[http.tls]
+cert = \"cert.pem\"
+crt = \"cert.pem\"
+handshake_timeout = \"1h\"
+";
+    let expected = [
+        "snapbridge.toml:2:1: `http.public_url` is http although `http.tls.cert` is set (nobody would get through; write \
+         https://)",
+        "snapbridge.toml:3:1: `http.trusted_proxies`: expected a list of networks and addresses such as [\"10.0.0.0/8\", \
+         \"127.0.0.1\"]",
+        "snapbridge.toml:4:1: `http.require_https`: expected true or false",
+        "snapbridge.toml:7:1: `http.tls.cert` needs `http.tls.key` beside it (the PEM file of the certificate's private key)",
+        "snapbridge.toml:8:1: unknown key `crt` in [http.tls] (did you mean `cert`?)",
+        "snapbridge.toml:9:1: `http.tls.handshake_timeout`: must lie between 10ms and 5m",
+    ];
+    assert_eq!(problems(&Source::text(text)), expected);
+    for (text, expected) in [
+        ("[http]\nrequire_https = true", "would refuse every request"),
+        (
+            "[http]\ntrusted_proxies = [\"0.0.0.0/0\"]",
+            "a network of all addresses",
+        ),
+        ("[http]\ntls = 3", "write [http.tls]"),
+        ("http.tls.key = \"k\"", "`http.tls.key` needs `http.tls.cert` beside it"),
+        (
+            "[http]\nrequire_https = true\ntrusted_proxies = [\"10.0.0.1\"]\npublic_url = \"http://bridge.example\"",
+            "`http.public_url` is http although `http.require_https` is set",
+        ),
+    ] {
+        let found = problem(&Source::text(text));
+        assert!(found.contains(expected), "{text}\n  {found}");
+    }
+    let settings = load(
+        &Source::text("http.tls.cert = \"cert.pem\"\nhttp.require_https = true")
+            .with_var("SNAPBRIDGE_HTTP__TLS__KEY", "/run/secrets/key.pem")
+            .with_var("SNAPBRIDGE_HTTP__TRUSTED_PROXIES", "10.1.2.3/8, ::1"),
+    );
+    assert_eq!(
+        settings.http_tls.key.as_deref(),
+        Some(Path::new("/run/secrets/key.pem"))
+    );
+    let masked = settings.masked();
+    assert!(
+        masked.contains("trusted_proxies = [\"10.0.0.0/8\", \"::1/128\"]"),
+        "{masked}"
+    );
+    assert!(masked.contains("\n[http.tls]\ncert = \"cert.pem\"\n"), "{masked}");
+    assert_eq!(load(&Source::text(&masked)).masked(), masked);
 }
 
 #[test]
@@ -389,13 +492,8 @@ fn masked_settings_hide_every_secret_and_can_be_loaded_again() {
         "{masked}"
     );
     // All but the path secret, whose mask is too short to be one.
-    let again = load(&Source::text(
-        masked.replace("path_secret = \"***\"\n", "# path_secret is not set\n"),
-    ));
-    assert_eq!(
-        again.masked(),
-        masked.replace("path_secret = \"***\"\n", "# path_secret is not set\n")
-    );
+    let without = masked.replace("path_secret = \"***\"\n", "# path_secret is not set\n");
+    assert_eq!(load(&Source::text(&without)).masked(), without);
 }
 
 #[test]
