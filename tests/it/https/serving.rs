@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use fake_crm::Op;
 use serde_json::json;
 
 use super::{Ca, address, certificate, over_tls, replace};
@@ -228,6 +229,34 @@ async fn http_1_1_is_what_is_spoken() {
         }
     }
     up.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_hand_ends_over_tls_when_the_process_is_stopped() {
+    let (mut rig, ca) = (Rig::new(5, "", "").await, Ca::new());
+    let up = up(&mut rig, &ca, "cold.hold = \"3s\"").await;
+    rig.crm.crm.knobs("demo", |knobs| {
+        knobs.frozen = true;
+        knobs.fault_ops = vec![Op::List];
+    });
+    let request = up
+        .http
+        .post(format!("{}/demo/contact_sync", up.url))
+        .json(&json!({"auth": auth()}));
+    // Who is in the middle of a handshake is not waited for.
+    let half = send(address(&up.url), &[22, 3, 1]);
+    let stop = async {
+        until("the request is held", || async {
+            rig.crm.crm.stats("demo").in_flight > 0
+        })
+        .await;
+        up.stop().await;
+    };
+    let (held, ()) = tokio::join!(request.send(), stop);
+    let held = held.expect("an answer, not a hang-up");
+    assert_eq!(held.status(), 200);
+    assert!(held.text().await.unwrap().contains("next_offset"), "more to come");
+    drop(half);
 }
 
 /// While it waits for its store it says so, over TLS as well.
