@@ -15,13 +15,13 @@ use crm::{
     Role,
 };
 use parking_lot::Mutex;
-use process::Secrets;
 use process::settings::{self, Settings};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use worker::source::Pace;
 use worker::{CrmSource, Source, Sources, Traits};
 
+use crate::guard::Guard;
 use crate::images::{Image, Purpose};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
@@ -39,9 +39,7 @@ pub struct Integration {
     /// Served under the integration's name for Talkdesk to show.
     pub logo: Image,
     pub icon: Image,
-    path_secret: Secrets,
-    bridge_key: Secrets,
-    bridge_key_field: String,
+    pub guard: Guard,
     fixed: BTreeMap<String, SecretString>,
     app: BTreeMap<String, SecretString>,
     region: Option<String>,
@@ -255,39 +253,13 @@ impl Integration {
             return_fields: settings.return_fields.clone(),
             logo,
             icon,
-            path_secret: settings.path_secret.clone(),
-            bridge_key: settings.bridge_key.clone(),
-            bridge_key_field: settings.bridge_key_field.clone(),
+            guard: Guard::of(settings),
             fixed: settings.connection.clone(),
             app: settings.app.clone(),
             region: settings.region.clone(),
             http,
             deps: deps.clone(),
         })
-    }
-
-    /// Whether a URL with (or without) this secret segment may be used.
-    pub fn admits(&self, secret: Option<&str>) -> bool {
-        match secret {
-            None => self.path_secret.is_empty(),
-            Some(given) => self.path_secret.admit(given),
-        }
-    }
-
-    /// The field of `auth` that must hold the bridge key; `None` where none is set.
-    pub fn bridge_key_field(&self) -> Option<&str> {
-        (!self.bridge_key.is_empty()).then_some(self.bridge_key_field.as_str())
-    }
-
-    /// Whether `auth` holds a bridge key, if one is set.
-    pub fn admits_auth(&self, auth: &BTreeMap<String, String>) -> bool {
-        let given = |field| auth.get(field).is_some_and(|given| self.bridge_key.admit(given));
-        self.bridge_key_field().is_none_or(given)
-    }
-
-    /// Whether its URLs have a secret segment.
-    pub fn has_path_secret(&self) -> bool {
-        !self.path_secret.is_empty()
     }
 
     /// The fields of `auth` that the connector knows; others, such as the bridge key, are ignored, and empty ones count

@@ -7,6 +7,7 @@ pub mod wiring;
 pub mod admin;
 pub mod demo;
 pub mod front;
+pub mod guard;
 pub mod images;
 pub mod integrations;
 pub mod origin;

@@ -24,7 +24,7 @@ pub fn base(settings: &Settings) -> Option<String> {
 /// Name and URL of everything under the integration's name.
 pub fn of(base: &str, integration: &Integration) -> Vec<(String, String)> {
     let here = format!("{base}/{}", integration.name);
-    let calls = match integration.has_path_secret() {
+    let calls = match integration.guard.has_path_secret() {
         true => format!("{here}/k/{SECRET}"),
         false => here.clone(),
     };

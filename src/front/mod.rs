@@ -114,12 +114,12 @@ impl Front {
         let integration = self.integrations.get(name);
         let integration = integration.ok_or_else(|| ApiError::not_found("There is no integration of this name"))?;
         let wrong = |message: &str| ApiError::new(StatusCode::FORBIDDEN, "wrong_secret", message);
-        if !integration.admits(secret) {
+        if !integration.guard.admits(secret) {
             return Err(wrong("The bridge secret in the URL is wrong"));
         }
         let bytes = body::read(body, self.policy.body_limit, self.policy.body_timeout).await?;
-        if let Some(field) = integration.bridge_key_field()
-            && !integration.admits_auth(&AuthRequest::parse(&bytes)?.auth)
+        if let Some(field) = integration.guard.field()
+            && !integration.guard.admits_auth(&AuthRequest::parse(&bytes)?.auth)
         {
             return Err(wrong(&format!(
                 "The bridge secret in the field {field} is wrong or missing"
