@@ -1,5 +1,7 @@
 //! A proxy in front: whose word on HTTPS counts.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -73,3 +75,77 @@ on_both!(the_word_of_a_stranger_does_not_count, |backend| async move {
     assert_eq!(crm.calls(), 0);
     bridge.stop().await;
 });
+
+const APP_SECRET: &str = "app-secret-0123456789";
+
+/// Status of an event whose sender signed that it goes to `signed`.
+async fn send_signed(bridge: &Bridge, signed: &str, headers: &[(&str, &str)]) -> u16 {
+    let body =
+        json!([{"event_id": "e1", "account": "nobody", "type": "contact.updated", "id": "1", "at": 1}]).to_string();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock")
+        .as_millis();
+    let message = format!("{signed}{body}");
+    let signature = fake_crm::signature(APP_SECRET, &now.to_string(), message.as_bytes());
+    let mut request = bridge
+        .http
+        .post(format!("{}/signed/webhooks", bridge.url))
+        .header(fake_crm::TIMESTAMP_HEADER, now.to_string())
+        .header(fake_crm::SIGNATURE_HEADER, signature)
+        .body(body);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.expect("an answer").status().as_u16()
+}
+
+on_both!(
+    senders_that_sign_the_url_sign_the_one_the_world_sees,
+    |backend| async move {
+        let crm = Crm::start(5).await;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("connector.toml");
+        let demo = include_str!("../../../connectors/demo/connector.toml");
+        let signed = demo.replace("\"text:.\", \"body\"", "\"text:.\", \"url\", \"body\"");
+        assert_ne!(signed, demo);
+        std::fs::write(&file, signed).unwrap();
+        let more = format!(
+            "integrations.signed = {{connector = \"{}\", allow_hosts = [\"{1}\"], connection = {{site = \"{1}\"}}, \
+         app = {{webhook_secret = \"{APP_SECRET}\"}}}}",
+            file.display(),
+            crm.url
+        );
+        let told = [HTTPS, ("x-forwarded-host", "bridge.example")];
+        let world = "https://bridge.example/signed/webhooks";
+
+        let bridge = Bridge::start(
+            backend,
+            &crm,
+            &format!("{more}\nhttp.trusted_proxies = [\"127.0.0.1\"]"),
+        )
+        .await;
+        assert_eq!(
+            send_signed(&bridge, world, &told).await,
+            202,
+            "a trusted proxy names the host"
+        );
+        assert_eq!(send_signed(&bridge, world, &[]).await, 401);
+        bridge.stop().await;
+
+        let bridge = Bridge::start(backend, &crm, &more).await;
+        let here = format!("{}/signed/webhooks", bridge.url);
+        assert_eq!(
+            send_signed(&bridge, &here, &told).await,
+            202,
+            "a stranger's word does not count"
+        );
+        assert_eq!(send_signed(&bridge, world, &told).await, 401);
+        bridge.stop().await;
+
+        let public = format!("{more}\nhttp.public_url = \"https://bridge.example/\"");
+        let bridge = Bridge::start(backend, &crm, &public).await;
+        assert_eq!(send_signed(&bridge, world, &[]).await, 202, "the settings know best");
+        bridge.stop().await;
+    }
+);
