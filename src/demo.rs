@@ -104,7 +104,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }],
     });
     let settings = settings(&args, &crm_url)?;
-    let listeners = Listeners::bind(&settings, Role::Both).await?;
+    let listeners = Listeners::bind(&settings, Role::Both, &data).await?;
     let bridge = match &listeners.public {
         Some(listener) => format!("http://{}", listener.local_addr()?),
         None => bail!("no public listener"),

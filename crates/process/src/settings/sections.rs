@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use ipnet::IpNet;
 use url::Url;
 
 use super::backend::{QueueUrl, StoreUrl};
 use super::leaf::{ByteSize, SecretMap, words};
 use super::section::section;
+use crate::secrets::Secrets;
 
 section! {
     /// The two listeners of the front.
@@ -32,6 +33,27 @@ section! {
         body_limit: ByteSize = "256KiB" in "1KiB"..="16MiB";
         /// Largest body of a webhook, in bytes.
         webhook_body_limit: ByteSize = "512KiB" in "1KiB"..="16MiB";
+        /// Largest file of a `logo` or `icon`, in bytes.
+        image_limit: ByteSize = "256KiB" in "1KiB"..="16MiB";
+        /// Networks and addresses of proxies whose X-Forwarded-For, -Proto and -Host are believed; nobody else's are.
+        trusted_proxies: Vec<IpNet> = "";
+        /// Refuse requests that did not come over TLS, our own or a trusted proxy's, with 403 on the public listener.
+        require_https: bool = "false";
+    }
+}
+
+section! {
+    /// HTTPS of the public listener, 1.2 or newer. Without it, put a proxy in front: Talkdesk calls nothing but HTTPS.
+    HttpTls {
+        /// PEM file of the certificate and the intermediate ones after it. With `key` it turns `http.listen` to HTTPS.
+        cert: Option<PathBuf> = "";
+        /// PEM file of its private key, not encrypted.
+        key: Option<PathBuf> = "";
+        /// Time between two looks at the files; once two agree on a change, new connections get the new pair. One that cannot
+        /// be used leaves the old one in place.
+        reload: Duration = "30s" in "10ms"..="1day";
+        /// Time a client has for its handshake.
+        handshake_timeout: Duration = "10s" in "10ms"..="5m";
     }
 }
 
@@ -279,8 +301,13 @@ section! {
         connector: String = "";
         /// `none`, `custom`, `oauth2`, `oauth2_password` or `oauth2_client_credentials`.
         auth_type: AuthType = "custom";
-        /// Secret segment of the URL: `/{integration}/k/{secret}/…`. Must be set where `auth_type` is `none`.
-        path_secret: Option<SecretString> = "";
+        /// Secret segment of the URL: `/{integration}/k/{secret}/…`. Must be set where `auth_type` is `none`. As it is, or
+        /// hashed by `snapbridge keys hash`; a list while it is rotated: each of them is good.
+        path_secret: Secrets = "";
+        /// Secret that Talkdesk sends in `auth`, as an authentication field of the integration; written as `path_secret`.
+        bridge_key: Secrets = "";
+        /// Name of that field.
+        bridge_key_field: String = "bridge_key";
         /// Hosts the connector may call although they are private, plain http or on another port.
         allow_hosts: Vec<String> = "";
         /// Region of phone numbers without a country code, two letters such as `PT`.
@@ -297,6 +324,10 @@ section! {
         auth_success_status: u16 = "200";
         /// Fields an auth_validation returns for Talkdesk to keep.
         return_fields: Vec<String> = "";
+        /// PNG or SVG file of the logo that Talkdesk shows; without it a neutral one is served.
+        logo: Option<PathBuf> = "";
+        /// The same of the icon, shown beside interactions.
+        icon: Option<PathBuf> = "";
         /// Values of the connector that the operator fixes; shown masked, as some are secrets.
         connection: SecretMap = "";
         /// Secrets of app-level webhooks.
