@@ -2,11 +2,13 @@
 
 mod harness;
 
+mod actions;
 mod architecture;
 mod auth;
 mod bad_input;
 mod compose;
 mod faults;
+mod interactions;
 mod metrics;
 mod odoo;
 mod processes;
