@@ -75,7 +75,12 @@ pub async fn handle(
     let outcome = tokio::spawn(async move { front.execute(&order).await }).await;
     let (outcome, answer) = match outcome {
         Ok(answer) => answer,
-        Err(_) => ("unknown", Err(unknown("The bridge failed on this action; it may have been carried out"))),
+        Err(_) => (
+            "unknown",
+            Err(unknown(
+                "The bridge failed on this action; it may have been carried out",
+            )),
+        ),
     };
     metrics::counter!("snapbridge_actions_total", "action" => name, "outcome" => outcome).increment(1);
     let answer = answer?;
@@ -142,7 +147,8 @@ impl Front {
                 }
             },
             None if action.needs_contact => {
-                let message = "Not done: this action is about a contact, and the contact is not one of this integration's";
+                let message =
+                    "Not done: this action is about a contact, and the contact is not one of this integration's";
                 return Err(invalid(message.to_owned()));
             }
             None => None,
@@ -160,7 +166,13 @@ impl Front {
 
     /// Equal: the same account, action, contact, agent and data, in whatever order the keys came.
     fn replay_key(&self, account: &Account, action: &str, request: &ActionRequest) -> String {
-        let same = json!([account.id, action, request.contact, request.agent, sorted(&request.data)]);
+        let same = json!([
+            account.id,
+            action,
+            request.contact,
+            request.agent,
+            sorted(&request.data)
+        ]);
         let hash = self.keys.fingerprint(&account.integration, same.to_string().as_bytes());
         format!("action|{}|{}", account.id, hash.0)
     }
@@ -246,7 +258,10 @@ impl Front {
                     ErrorKind::Credentials => format!("Not done: {title} does not let these credentials do it"),
                     _ => format!("Not done: {}", error.message),
                 };
-                ("refused", ApiError::new(StatusCode::BAD_REQUEST, "crm_refused", message))
+                (
+                    "refused",
+                    ApiError::new(StatusCode::BAD_REQUEST, "crm_refused", message),
+                )
             }
             Fate::NotStarted => match error.kind {
                 ErrorKind::Throttled { .. } | ErrorKind::Quota { .. } => {
@@ -272,7 +287,8 @@ impl Front {
     /// What is made known of a write that was done.
     async fn done(&self, order: &Order, done: Done) -> Answer {
         if let Some(contact) = &order.deed.contact {
-            self.forget_interactions(&order.integration, &order.account, contact).await;
+            self.forget_interactions(&order.integration, &order.account, contact)
+                .await;
         }
         if let Some(made) = &done.contact_external_id {
             let by_id = order.integration.connector.has_get_many();
@@ -304,7 +320,8 @@ fn sorted(data: &serde_json::Map<String, Value>) -> Value {
             other => other.clone(),
         }
     }
-    let pairs: std::collections::BTreeMap<&String, Value> = data.iter().map(|(key, value)| (key, sort(value))).collect();
+    let pairs: std::collections::BTreeMap<&String, Value> =
+        data.iter().map(|(key, value)| (key, sort(value))).collect();
     json!(pairs)
 }
 
@@ -322,8 +339,11 @@ fn unknown(message: &str) -> ApiError {
 
 fn not_started(integration: &Integration, again: Option<Duration>) -> ApiError {
     let message = format!("{} was not asked to do it; try again", integration.title);
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_started", message)
-        .retry_after(again.unwrap_or(AGAIN).clamp(Duration::from_secs(1), Duration::from_secs(3600)))
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_started", message).retry_after(
+        again
+            .unwrap_or(AGAIN)
+            .clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+    )
 }
 
 #[cfg(test)]
@@ -333,7 +353,10 @@ mod tests {
     #[test]
     fn equal_data_is_equal_in_any_order_and_different_data_is_not() {
         let of = |text: &str| sorted(&serde_json::from_str(text).unwrap()).to_string();
-        assert_eq!(of(r#"{"b": {"d": 1, "c": [2, 1]}, "a": 0}"#), of(r#"{"a": 0, "b": {"c": [2, 1], "d": 1}}"#));
+        assert_eq!(
+            of(r#"{"b": {"d": 1, "c": [2, 1]}, "a": 0}"#),
+            of(r#"{"a": 0, "b": {"c": [2, 1], "d": 1}}"#)
+        );
         for other in [r#"{"a": 0}"#, r#"{"a": "0"}"#, r#"{"a": null}"#, r#"{"b": 0}"#] {
             assert_eq!(of(other) == of(r#"{"a": 0}"#), other == r#"{"a": 0}"#);
         }
@@ -347,6 +370,9 @@ mod tests {
         };
         let kept: Kept = serde_json::from_slice(&bytes(&Kept::Ended(answer.clone()))).unwrap();
         assert!(matches!(kept, Kept::Ended(read) if read == answer));
-        assert!(matches!(serde_json::from_slice(&bytes(&Kept::Running)), Ok(Kept::Running)));
+        assert!(matches!(
+            serde_json::from_slice(&bytes(&Kept::Running)),
+            Ok(Kept::Running)
+        ));
     }
 }

@@ -156,9 +156,8 @@ impl Front {
             count("complete");
             return Ok(());
         };
-        let refused = |error: &&Arc<CrmError>| {
-            error.kind == ErrorKind::Credentials && error.reached != Reached::Replied(403)
-        };
+        let refused =
+            |error: &&Arc<CrmError>| error.kind == ErrorKind::Credentials && error.reached != Reached::Replied(403);
         if let Some(error) = failed.iter().find(refused) {
             count("failed");
             return Err(self.refused(visitor, error).await?);
@@ -204,7 +203,12 @@ impl Front {
         self.desk.flights.join(&flight, fetch).await
     }
 
-    async fn fetch(&self, visitor: &Visitor<'_>, kind: &str, person: &Person) -> Result<Vec<crm::Interaction>, CrmError> {
+    async fn fetch(
+        &self,
+        visitor: &Visitor<'_>,
+        kind: &str,
+        person: &Person,
+    ) -> Result<Vec<crm::Interaction>, CrmError> {
         let client = self.client(visitor)?;
         let found = match client.interactions(kind, person).await {
             Ok(found) => found,
@@ -213,7 +217,8 @@ impl Front {
             Err(error) => return Err(error),
         };
         for (reason, count) in &found.dropped {
-            metrics::counter!("snapbridge_interactions_dropped_total", "reason" => *reason).increment(u64::from(*count));
+            metrics::counter!("snapbridge_interactions_dropped_total", "reason" => *reason)
+                .increment(u64::from(*count));
         }
         let mut items = found.items;
         items.sort_by(|a, b| (b.date, &b.id).cmp(&(a.date, &a.id)));

@@ -58,7 +58,10 @@ impl Front {
             .region
             .as_deref()
             .and_then(|code| crm::Region::from_code(code).ok());
-        let phones = phones.iter().take(MOST_KEYS).filter_map(|phone| crm::e164(phone, region));
+        let phones = phones
+            .iter()
+            .take(MOST_KEYS)
+            .filter_map(|phone| crm::e164(phone, region));
         let emails = emails.iter().take(MOST_KEYS).map(|email| email.trim().to_lowercase());
         let keys = phones
             .map(|phone| format!("phone:{phone}"))

@@ -146,7 +146,10 @@ impl Connector {
 
     /// The types of interactions that can be asked for, in the connector's spelling.
     pub fn interaction_types(&self) -> impl Iterator<Item = &str> {
-        self.spec.interactions.iter().map(|interaction| interaction.kind.as_str())
+        self.spec
+            .interactions
+            .iter()
+            .map(|interaction| interaction.kind.as_str())
     }
 
     /// The names of the actions.

@@ -134,7 +134,11 @@ mod tests {
                     | ErrorKind::Missing
             );
             for status in [200, 201, 400, 401, 403, 404, 500, 503] {
-                assert_eq!(fate(Reached::Replied(status)) != Fate::Unknown, said_no, "{kind:?} {status}");
+                assert_eq!(
+                    fate(Reached::Replied(status)) != Fate::Unknown,
+                    said_no,
+                    "{kind:?} {status}"
+                );
             }
         }
     }

@@ -115,7 +115,8 @@ impl Http {
         let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
         let limit = self.settings.body_limit;
         let too_large = || {
-            CrmError::new(ErrorKind::BadReply, format!("the reply is larger than {limit} bytes")).reaching(Reached::Perhaps)
+            CrmError::new(ErrorKind::BadReply, format!("the reply is larger than {limit} bytes"))
+                .reaching(Reached::Perhaps)
         };
         if reply.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());
@@ -175,10 +176,7 @@ fn failed(error: reqwest::Error) -> CrmError {
     let (kind, what) = match reached {
         _ if error.is_timeout() => (ErrorKind::Timeout, "the CRM did not answer in time"),
         Reached::Nobody => (ErrorKind::Unavailable, "the CRM could not be reached"),
-        _ if error.is_decode() => (
-            ErrorKind::BadReply,
-            "the reply is incomplete or cannot be unpacked",
-        ),
+        _ if error.is_decode() => (ErrorKind::BadReply, "the reply is incomplete or cannot be unpacked"),
         _ => (ErrorKind::Unavailable, "the connection to the CRM broke off"),
     };
     CrmError::because(kind, what, error).reaching(reached)

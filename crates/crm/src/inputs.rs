@@ -69,9 +69,15 @@ impl Input {
             return Ok(None);
         }
         let read = match self.kind {
-            "number" => integer(&text).map(Json::from).ok_or("must be a whole number".to_owned()),
-            "tel" => phone(&text, region).map(Json::from).ok_or("is not a phone number".to_owned()),
-            "url" => web_address(&text).map(Json::from).ok_or("is not a web address".to_owned()),
+            "number" => integer(&text)
+                .map(Json::from)
+                .ok_or("must be a whole number".to_owned()),
+            "tel" => phone(&text, region)
+                .map(Json::from)
+                .ok_or("is not a phone number".to_owned()),
+            "url" => web_address(&text)
+                .map(Json::from)
+                .ok_or("is not a web address".to_owned()),
             "datetime" => self.time(&text),
             "select" => self.option(&text),
             "textarea" => Ok(lines(&text).into()),
@@ -110,7 +116,10 @@ fn is_unexpanded(text: &str) -> bool {
         let Some((name, after)) = body.split_once("}}") else {
             return false;
         };
-        if !name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' ')) {
+        if !name
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ' '))
+        {
             return false;
         }
         rest = after.trim_start();
@@ -141,7 +150,10 @@ fn phone(text: &str, region: Option<Region>) -> Option<String> {
 
 fn web_address(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
-    let good = matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() && url.password().is_none();
+    let good = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none();
     good.then(|| url.into())
 }
 
@@ -154,7 +166,10 @@ fn time(text: &str) -> Option<(String, Option<Micros>)> {
     match text.len() {
         10 => {
             let date = Date::strptime("%Y-%m-%d", text).ok()?;
-            Some((date.to_string(), moment(date.to_datetime(jiff::civil::Time::midnight()))))
+            Some((
+                date.to_string(),
+                moment(date.to_datetime(jiff::civil::Time::midnight())),
+            ))
         }
         19 | 20 => {
             let (civil, zone) = match text.strip_suffix('Z') {
@@ -176,7 +191,10 @@ fn one_line(text: &str) -> String {
 
 fn lines(text: &str) -> String {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let text: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let text: String = text
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect();
     text.trim().to_owned()
 }
 
@@ -264,7 +282,13 @@ mod tests {
                 assert_eq!(given(kind, value.clone()), Ok(None), "{kind} {value}");
             }
         }
-        for text in ["{{contact.email}} called", "{{", "{{a}", "Hi {{contact.email}}", "{{1 + 1}}"] {
+        for text in [
+            "{{contact.email}} called",
+            "{{",
+            "{{a}",
+            "Hi {{contact.email}}",
+            "{{1 + 1}}",
+        ] {
             assert_eq!(given("text", json!(text)), Ok(Some(json!(text))), "{text}");
         }
     }

@@ -27,8 +27,8 @@ mod map;
 mod webhook;
 
 pub use client::{
-    AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions, Many,
-    Page, Person, Window,
+    AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
+    Many, Page, Person, Window,
 };
 pub use connector::{Connector, Deletions};
 pub use error::{CrmError, CrmResult, Fate, Reached};

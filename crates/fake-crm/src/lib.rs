@@ -32,8 +32,8 @@ pub use crate::data::{Address, Fields, Row, Ticket, User};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
 pub use crate::stats::{Stats, WebhookStats, Window};
-pub use crate::writes::{LoggedCall, MadeTicket};
 pub use crate::webhooks::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, signature};
+pub use crate::writes::{LoggedCall, MadeTicket};
 
 /// What the CRM is made of. The same options make the same contacts, stamps included.
 #[derive(Debug, Clone)]

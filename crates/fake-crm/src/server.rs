@@ -193,7 +193,11 @@ fn admitted(
             if op.is_page() {
                 state.move_rows();
             }
-            let status = if op.is_write() { StatusCode::CREATED } else { StatusCode::OK };
+            let status = if op.is_write() {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
             plain(state, status, body)
         }
         Err(error) => refused(state, &error, None),
@@ -392,7 +396,8 @@ async fn truth(Extract(crm): Extract<FakeCrm>, Query(query): Query<Which>) -> Re
         Ok(account) => {
             let contacts = crate::truth_of(&account);
             let state = account.lock();
-            Json(json!({"contacts": contacts, "tickets": state.made.tickets, "calls": state.made.calls})).into_response()
+            Json(json!({"contacts": contacts, "tickets": state.made.tickets, "calls": state.made.calls}))
+                .into_response()
         }
         Err(refusal) => refusal_response(&refusal),
     }

@@ -58,7 +58,10 @@ impl Made {
             ("tickets", self.tickets.len() as u64),
             ("calls", self.calls.len() as u64),
         ];
-        counts.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect()
+        counts
+            .into_iter()
+            .map(|(kind, count)| (kind.to_owned(), count))
+            .collect()
     }
 }
 

@@ -105,9 +105,7 @@ impl Client {
 async fn in_time<T>(deadline: Instant, reached: Reached, work: impl Future<Output = CrmResult<T>>) -> CrmResult<T> {
     match timeout_at(deadline, work).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(CrmError::new(ErrorKind::Timeout, "the CRM did not do it within the deadline").reaching(reached))
-        }
+        Err(_) => Err(CrmError::new(ErrorKind::Timeout, "the CRM did not do it within the deadline").reaching(reached)),
     }
 }
 
@@ -118,7 +116,9 @@ fn identified(id: Option<&str>) -> Value {
 /// It is done, whatever of the reply can be read.
 fn done(action: &Action, answer: &Answer) -> Done {
     let text = |expr: &Option<Expr>, most| {
-        let text = expr.as_ref().and_then(|expr| expr.text_of(&answer.scope).ok().flatten());
+        let text = expr
+            .as_ref()
+            .and_then(|expr| expr.text_of(&answer.scope).ok().flatten());
         clipped(text, most, &mut Tally::default())
     };
     let ActionResult {

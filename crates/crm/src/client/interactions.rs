@@ -128,11 +128,7 @@ fn map(map: &InteractionMap, names: &Value, tally: &mut Tally) -> Option<Interac
     }
 }
 
-fn read(
-    map: &InteractionMap,
-    names: &Value,
-    tally: &mut Tally,
-) -> Result<Option<Interaction>, crate::expr::ExprError> {
+fn read(map: &InteractionMap, names: &Value, tally: &mut Tally) -> Result<Option<Interaction>, crate::expr::ExprError> {
     let text = |expr: &Option<Expr>| expr.as_ref().map_or(Ok(None), |expr| expr.text_of(names));
     let id = map.id.text_of(names)?.map(|id| id.trim().to_owned());
     let Some(id) = id.filter(|id| !id.is_empty() && id.chars().count() <= LONGEST_ID) else {

@@ -208,12 +208,20 @@ impl Client {
 
         let charges = self.connector.charges(call.operation, &self.conn)?;
         let slot = self.pacer.slot(&charges).await?;
-        Ok(Ready { prepared, charges, slot })
+        Ok(Ready {
+            prepared,
+            charges,
+            slot,
+        })
     }
 
     async fn go(&self, call: Call<'_>, session: Option<&Value>, ready: Ready) -> CrmResult<Answer> {
         let spec = self.spec();
-        let Ready { prepared, charges, slot } = ready;
+        let Ready {
+            prepared,
+            charges,
+            slot,
+        } = ready;
         let mut names = self.names(session);
         let called = prepared.url.clone();
         let asked_at = self.clock.now();

@@ -47,7 +47,9 @@ fn without_tags(text: &str) -> String {
         out.push(' ');
         rest = &tag[end + 1..];
         for name in ["script", "style"] {
-            let opens = tag[1..].get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+            let opens = tag[1..]
+                .get(..name.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(name));
             if opens {
                 let lower = rest.to_ascii_lowercase();
                 rest = lower.find(&format!("</{name}")).map_or("", |close| &rest[close..]);
@@ -70,9 +72,9 @@ const ENTITIES: [(&str, &str); 7] = [
 ];
 
 fn unescaped(text: &str) -> String {
-    ENTITIES
-        .iter()
-        .fold(text.to_owned(), |text, (entity, character)| text.replace(entity, character))
+    ENTITIES.iter().fold(text.to_owned(), |text, (entity, character)| {
+        text.replace(entity, character)
+    })
 }
 
 #[cfg(test)]

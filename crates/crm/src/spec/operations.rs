@@ -348,7 +348,12 @@ impl Input {
     fn read(table: Table<'_, '_>) -> Input {
         let words = INPUT_TYPES.map(|word| (word, word));
         let kind = table.choice("type", &words).unwrap_or("text");
-        let options: Vec<String> = table.texts("options").unwrap_or_default().into_iter().map(|(text, _)| text).collect();
+        let options: Vec<String> = table
+            .texts("options")
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(text, _)| text)
+            .collect();
         if (kind == "select") != !options.is_empty() {
             table.problem(
                 "options",
@@ -357,8 +362,15 @@ impl Input {
             );
         }
         // Talkdesk's configuration writes them as one comma separated text.
-        if options.iter().any(|option| option.trim() != option || option.is_empty() || option.contains(',')) {
-            table.problem("options", "an option is not empty and has no comma or outer blank", None);
+        if options
+            .iter()
+            .any(|option| option.trim() != option || option.is_empty() || option.contains(','))
+        {
+            table.problem(
+                "options",
+                "an option is not empty and has no comma or outer blank",
+                None,
+            );
         }
         let wire = match table.has("as") {
             true => Wire::read(&table, "as"),

@@ -25,12 +25,21 @@ async fn what_is_made_is_there_and_counted() {
     assert_eq!((status, contact["id"].as_str()), (StatusCode::CREATED, Some("6")));
     assert_eq!(crm.batch(&["6"]).await[0].emails, ["eva@x.test"]);
 
-    let before = crm.ok("contacts/6/tickets").await["results"].as_array().expect("tickets").len();
+    let before = crm.ok("contacts/6/tickets").await["results"]
+        .as_array()
+        .expect("tickets")
+        .len();
     let (status, ticket) = crm
         .made("contacts/6/tickets", json!({"subject": "Help", "agent_id": "u-2"}))
         .await;
-    assert_eq!((status, ticket["priority"].as_str()), (StatusCode::CREATED, Some("normal")));
-    let listed = crm.ok("contacts/6/tickets").await["results"].as_array().expect("tickets").clone();
+    assert_eq!(
+        (status, ticket["priority"].as_str()),
+        (StatusCode::CREATED, Some("normal"))
+    );
+    let listed = crm.ok("contacts/6/tickets").await["results"]
+        .as_array()
+        .expect("tickets")
+        .clone();
     assert_eq!(listed.len(), before + 1);
     assert_eq!(listed[before]["subject"], "Help");
 
@@ -43,7 +52,12 @@ async fn what_is_made_is_there_and_counted() {
     );
     assert_eq!(crm.crm.tickets("demo")[0].agent_id.as_deref(), Some("u-2"));
     assert_eq!(crm.crm.calls("demo")[0].duration_s, 61);
-    let truth: Value = reqwest::get(format!("{}/_truth", crm.base)).await.expect("answer").json().await.expect("JSON");
+    let truth: Value = reqwest::get(format!("{}/_truth", crm.base))
+        .await
+        .expect("answer")
+        .json()
+        .await
+        .expect("JSON");
     assert_eq!(truth["tickets"][0]["contact_id"], "6");
     assert_eq!(truth["calls"][0]["direction"], "inbound");
 }
@@ -55,7 +69,13 @@ async fn tickets_move_along_with_a_merge() {
     assert_eq!(crm.made("contacts/1/tickets", ticket).await.0, StatusCode::CREATED);
     crm.crm.control(Control::merge("demo", "1", "2")).done();
     let moved = crm.ok("contacts/2/tickets").await;
-    assert!(moved["results"].as_array().expect("tickets").iter().any(|ticket| ticket["subject"] == "Mine"));
+    assert!(
+        moved["results"]
+            .as_array()
+            .expect("tickets")
+            .iter()
+            .any(|ticket| ticket["subject"] == "Mine")
+    );
     assert_eq!(crm.call("contacts/1/tickets").await.0, StatusCode::NOT_FOUND);
 }
 
@@ -70,14 +90,21 @@ async fn what_makes_no_sense_is_refused_and_makes_nothing() {
         ("contacts/1/tickets", json!({"subject": "s", "priority": "soon"}), 422),
         ("contacts/1/tickets", json!({"subject": "s", "agent_id": "u-99"}), 422),
         ("contacts/99/tickets", json!({"subject": "s"}), 404),
-        ("contacts/1/calls", json!({"direction": "up", "started_at": 1, "duration_s": 1}), 422),
+        (
+            "contacts/1/calls",
+            json!({"direction": "up", "started_at": 1, "duration_s": 1}),
+            422,
+        ),
         ("contacts/1/calls", json!({"direction": "inbound"}), 400),
     ] {
         let (got, answer) = crm.made(path, body).await;
         assert_eq!(got.as_u16(), status, "{path}: {answer}");
     }
     crm.crm.knobs("demo", |knobs| knobs.refuse_writes = 1);
-    assert_eq!(crm.made("contacts/1/tickets", json!({"subject": "s"})).await.0.as_u16(), 422);
+    assert_eq!(
+        crm.made("contacts/1/tickets", json!({"subject": "s"})).await.0.as_u16(),
+        422
+    );
     assert!(crm.crm.stats("demo").made.values().all(|count| *count == 0));
 }
 
@@ -92,5 +119,8 @@ async fn a_cut_answer_was_worked_out_and_never_leaves() {
     let cut = crm.write("contacts/1/tickets", &json!({"subject": "s"})).send().await;
     assert!(cut.is_err(), "{cut:?}");
     assert_eq!(crm.crm.stats("demo").made_of("tickets"), 1);
-    assert_eq!(crm.made("contacts/1/tickets", json!({"subject": "s"})).await.0, StatusCode::CREATED);
+    assert_eq!(
+        crm.made("contacts/1/tickets", json!({"subject": "s"})).await.0,
+        StatusCode::CREATED
+    );
 }

@@ -19,8 +19,8 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, Integration, IntegrationKind, Interactions, Keys, Log, LogFormat, Page,
-    Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+    Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, Integration, IntegrationKind, Interactions,
+    Keys, Log, LogFormat, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 

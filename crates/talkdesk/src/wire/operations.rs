@@ -89,7 +89,11 @@ impl InteractionRequest {
         let mut meta = meta(&mut request)?;
         let mut data = data(&mut request)?;
         let mut types: Vec<String> = Vec::new();
-        for kind in texts("malformed_meta", "meta.interaction_types", meta.remove("interaction_types"))? {
+        for kind in texts(
+            "malformed_meta",
+            "meta.interaction_types",
+            meta.remove("interaction_types"),
+        )? {
             let known = types.iter().any(|other| other.to_lowercase() == kind.to_lowercase());
             if !known {
                 types.push(kind);
@@ -219,15 +223,34 @@ mod tests {
     fn other_shapes_are_refused_by_name_alone() {
         for (body, code, named) in [
             (json!({"data": ["canary"]}), "malformed_data", "`data`"),
-            (json!({"data": {"contact_phones": {"a": "canary"}}}), "malformed_data", "contact_phones"),
-            (json!({"data": {"contact_emails": [["canary"]]}}), "malformed_data", "contact_emails"),
-            (json!({"data": {"contact_external_id": ["canary"]}}), "malformed_data", "contact_external_id"),
-            (json!({"meta": {"interaction_types": {"canary": 1}}}), "malformed_meta", "interaction_types"),
+            (
+                json!({"data": {"contact_phones": {"a": "canary"}}}),
+                "malformed_data",
+                "contact_phones",
+            ),
+            (
+                json!({"data": {"contact_emails": [["canary"]]}}),
+                "malformed_data",
+                "contact_emails",
+            ),
+            (
+                json!({"data": {"contact_external_id": ["canary"]}}),
+                "malformed_data",
+                "contact_external_id",
+            ),
+            (
+                json!({"meta": {"interaction_types": {"canary": 1}}}),
+                "malformed_meta",
+                "interaction_types",
+            ),
             (json!({"meta": "canary"}), "malformed_meta", "meta"),
         ] {
             let error = asked(body).unwrap_err();
             assert_eq!(error.code, code);
-            assert!(error.message.contains(named) && !error.message.contains("canary"), "{error}");
+            assert!(
+                error.message.contains(named) && !error.message.contains("canary"),
+                "{error}"
+            );
         }
         let error = ordered(json!({"meta": {"agent_external_id": {}}})).unwrap_err();
         assert_eq!(error.code, "malformed_meta");
