@@ -20,14 +20,15 @@ pub enum Whom {
     Unknown(String),
 }
 
-/// No contact has a longer id (the mapping drops those).
+/// No contact has a longer id: the mapping drops those.
 const LONGEST_ID: usize = 255;
 /// Phones and e-mail addresses of one request that are looked up.
 const MOST_KEYS: usize = 20;
 
 impl Front {
     pub(super) async fn whom(&self, account: &Account, id: &str) -> StoreResult<Whom> {
-        if id.chars().count() > LONGEST_ID {
+        // Dots alone would be a step in the CRM's paths.
+        if id.chars().count() > LONGEST_ID || id.chars().any(char::is_control) || id.trim_matches('.').is_empty() {
             return Ok(Whom::Gone);
         }
         let ids = [id.to_owned()];

@@ -354,7 +354,7 @@ impl Input {
             .into_iter()
             .map(|(text, _)| text)
             .collect();
-        if (kind == "select") != !options.is_empty() {
+        if (kind == "select") == options.is_empty() {
             table.problem(
                 "options",
                 format!("`{}`: a select has `options`, and nothing else has", table.path),
