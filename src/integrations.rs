@@ -42,7 +42,8 @@ pub struct Integration {
     pub guard: Guard,
     fixed: BTreeMap<String, SecretString>,
     app: BTreeMap<String, SecretString>,
-    region: Option<String>,
+    /// Two-letter country code whose national phone numbers are assumed.
+    pub region: Option<String>,
     http: Http,
     traits: Traits,
     pace: Pace,
@@ -402,6 +403,12 @@ impl Integration {
         )
     }
 
+    /// A client for somebody who waits: with the credentials of the request, and ahead of the workers.
+    pub fn visit(&self, account: &Account, auth: &BTreeMap<String, String>) -> CrmResult<Client> {
+        let fields = with_learned(auth.clone(), account);
+        self.client(fields, &account.budget, Class::Interactive, account.id.as_str())
+    }
+
     fn source(&self, account: &Account) -> CrmResult<CrmSource> {
         let auth = account
             .credentials
@@ -409,11 +416,7 @@ impl Integration {
             .map_err(|error| {
                 CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
             })?;
-        let mut fields = auth;
-        for (name, value) in &account.learned {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            fields.entry(name.clone()).or_insert(text);
-        }
+        let fields = with_learned(auth, account);
         let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
         Ok(CrmSource {
             client,
@@ -447,6 +450,14 @@ impl Sources for Integrations {
     fn pace(&self, integration: &str) -> Option<Pace> {
         self.by_name.get(integration).map(|integration| integration.pace)
     }
+}
+
+fn with_learned(mut fields: BTreeMap<String, String>, account: &Account) -> BTreeMap<String, String> {
+    for (name, value) in &account.learned {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        fields.entry(name.clone()).or_insert(text);
+    }
+    fields
 }
 
 fn client_settings(settings: &Settings) -> ClientSettings {

@@ -1,13 +1,17 @@
 //! The HTTP front: Talkdesk's endpoints and the CRMs' webhooks.
 
+mod actions;
 mod auth_validation;
 mod body;
 mod contact_sync;
+mod desk;
 mod error;
 mod flight;
 mod identify;
 mod images;
+mod interactions;
 mod webhooks;
+mod whom;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +51,7 @@ pub struct Front {
     pub policy: Policy,
     checks: Flights<Fingerprint, identify::Checked>,
     guesses: identify::Guesses,
+    desk: desk::Desk,
 }
 
 /// The settings the front runs by.
@@ -55,6 +60,8 @@ pub struct Policy {
     pub page: settings::Page,
     pub cold: settings::Cold,
     pub credentials: settings::Credentials,
+    pub interactions: settings::Interactions,
+    pub actions: settings::Actions,
     pub body_limit: usize,
     pub webhook_body_limit: usize,
     pub body_timeout: Duration,
@@ -72,6 +79,8 @@ impl Policy {
             page: settings.page.clone(),
             cold: settings.cold.clone(),
             credentials: settings.credentials.clone(),
+            interactions: settings.interactions.clone(),
+            actions: settings.actions.clone(),
             body_limit: settings.http.body_limit.0,
             webhook_body_limit: settings.http.webhook_body_limit.0,
             body_timeout: settings.http.body_timeout,
@@ -105,6 +114,7 @@ impl Front {
             policy,
             checks: Flights::default(),
             guesses,
+            desk: desk::Desk::default(),
         }
     }
 
@@ -137,7 +147,9 @@ pub fn router(front: Arc<Front>) -> Router {
     let talkdesk = Router::new()
         .route("/contact_sync", post(contact_sync::handle))
         .route("/const_sync", post(contact_sync::handle))
-        .route("/auth_validation", post(auth_validation::handle));
+        .route("/auth_validation", post(auth_validation::handle))
+        .route("/interaction_update", post(interactions::handle))
+        .route("/actions/{name}", post(actions::handle));
     Router::new()
         .nest("/{integration}", talkdesk.clone())
         .nest("/{integration}/k/{secret}", talkdesk)

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod actions;
 mod architecture;
 mod auth;
 mod bad_input;
@@ -10,6 +11,7 @@ mod faults;
 mod guarded;
 mod https;
 mod images;
+mod interactions;
 mod metrics;
 mod odoo;
 mod processes;

@@ -91,6 +91,12 @@ impl Checks<'_> {
             deadline,
             "a webhook waits for it",
         );
+        for waits in [
+            ("interactions.deadline", s.interactions.deadline),
+            ("actions.deadline", s.actions.deadline),
+        ] {
+            self.shorter(waits, deadline, "a request waits for it");
+        }
     }
 
     fn https(&mut self, s: &Settings) {
@@ -188,6 +194,10 @@ impl Checks<'_> {
         if s.page.contacts > s.page.max_contacts {
             let what = "`page.contacts` must not be more than `page.max_contacts`".to_owned();
             self.refuse(&["page.contacts", "page.max_contacts"], what, None);
+        }
+        if !matches!(s.actions.success_status, 200 | 201) {
+            let what = "`actions.success_status` must be 201 or 200".to_owned();
+            self.refuse(&["actions.success_status"], what, None);
         }
         if s.refresh.brake_min > s.refresh.brake_max {
             let what = "`refresh.brake_min` must not be more than `refresh.brake_max`".to_owned();

@@ -20,8 +20,8 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    AuthType, Cold, ColdAnswer, Credentials, Crm, Http, HttpTls, Integration, IntegrationKind, Keys, Log, LogFormat,
-    Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+    Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration, IntegrationKind,
+    Interactions, Keys, Log, LogFormat, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 
@@ -84,6 +84,8 @@ settings! {
     refresh: Refresh,
     retry: Retry,
     crm: Crm,
+    interactions: Interactions,
+    actions: Actions,
     webhook: Webhook,
     redis: Redis,
     rabbitmq: Rabbitmq,

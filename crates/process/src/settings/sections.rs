@@ -209,6 +209,44 @@ section! {
     }
 }
 
+words! {
+    /// How the dates of interactions are written.
+    DateForm {
+        /// `2012-11-21 17:53:51 UTC`, the one form that Talkdesk's documents show.
+        Talkdesk = "talkdesk",
+        /// RFC 3339.
+        Rfc3339 = "rfc3339",
+    }
+}
+
+section! {
+    /// Interactions of a contact, asked of the CRM while somebody looks at it.
+    Interactions {
+        /// Time of a request; the types that are complete then are answered, or 504.
+        deadline: Duration = "5s" in "10ms"..="5m";
+        /// Time for which an answer of the CRM is kept; 0s: not at all.
+        cache: Duration = "30s" in "0s"..="1h";
+        /// Interactions of one answer, the newest ones.
+        max: usize = "50" in "1"..="1000";
+        /// Contacts of the CRM that one request may mean, where several share a phone or an e-mail address.
+        contacts: usize = "5" in "1"..="100";
+        /// Form of dates: `talkdesk` (2012-11-21 17:53:51 UTC) or `rfc3339`.
+        dates: DateForm = "talkdesk";
+    }
+}
+
+section! {
+    /// Actions: what Talkdesk has the CRM do.
+    Actions {
+        /// Time of a request, the CRM's part included.
+        deadline: Duration = "10s" in "10ms"..="5m";
+        /// Time for which the same request is not carried out a second time, but answered as the first was; 0s: off.
+        replay_window: Duration = "30s" in "0s"..="1h";
+        /// Status of an action that was done: 201, or 200.
+        success_status: u16 = "201";
+    }
+}
+
 section! {
     /// Webhooks of CRMs.
     Webhook {
