@@ -17,8 +17,9 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let integration = front.integration(&address.integration, address.secret.as_deref())?;
     let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
     let request = AuthRequest::parse(&bytes)?;
-    let account = front
-        .identify(&integration, &integration.auth(&request.auth), Proof::Live)
+    let auth = integration.auth(&request.auth);
+    let (account, _) = front
+        .identify(&integration, &auth, Proof::Live, std::future::ready)
         .await?;
     if integration.auth_success_status == 204 {
         return Ok(StatusCode::NO_CONTENT.into_response());
