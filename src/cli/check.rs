@@ -1,4 +1,4 @@
-//! `connector check`, `connector list`, `config check`.
+//! `connector check`, `connector list`, `config check`, `talkdesk check`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use contacts::SystemClock;
 use crm::Connector;
 use store::MemoryStore;
+use talkdesk::check::Verdict;
 
-use super::{Failure, print, settings};
+use super::{Failure, USAGE, print, settings};
 use crate::integrations::{Integrations, connector_source, role_name};
 
 pub fn connectors(names: &[String]) -> Result<(), Failure> {
@@ -82,4 +83,14 @@ pub async fn config(config: Option<&Path>) -> Result<(), Failure> {
     loaded.map_err(Failure::Usage)?;
     print(&settings.masked());
     Ok(())
+}
+
+/// A report speaks for itself, whatever it says.
+pub async fn bridge(args: talkdesk::check::Cli) -> Result<(), Failure> {
+    match talkdesk::check::run(args).await {
+        Ok(Verdict::Passed) => Ok(()),
+        Ok(Verdict::Failed) => Err(Failure::Told(1)),
+        Ok(Verdict::CouldNotRun) => Err(Failure::Told(USAGE)),
+        Err(error) => Err(Failure::Usage(vec![process::chain(&error)])),
+    }
 }

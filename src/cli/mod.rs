@@ -115,6 +115,11 @@ enum Command {
 enum TalkdeskCommand {
     /// Plays the synchronizer for a whole run: pages, checkpoint, progress bar
     Sync(talkdesk::player::Cli),
+    /// Checks a bridge, this one or any other, against Talkdesk's contract: which rules it breaks, and what was seen
+    ///
+    /// Reads only, unless --write is given; a few requests carry wrong credentials. Exit code 0: no errors; 1: errors
+    /// (with --strict, warnings too); 2: it could not be checked.
+    Check(Box<talkdesk::check::Cli>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,6 +159,8 @@ enum Failure {
     /// Settings or arguments, one problem a line.
     Usage(Vec<String>),
     Work(anyhow::Error),
+    /// Everything has been told; only the exit code is left.
+    Told(u8),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -191,6 +198,7 @@ fn tell(failure: &Failure) -> ExitCode {
             eprintln!("error: {}", process::chain(error.as_ref()));
             ExitCode::FAILURE
         }
+        Failure::Told(code) => ExitCode::from(*code),
     }
 }
 
@@ -210,6 +218,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Sync(args),
         } => Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?),
+        Command::Talkdesk {
+            command: TalkdeskCommand::Check(args),
+        } => check::bridge(*args).await,
         Command::Connector {
             command: ConnectorCommand::Check { connectors },
         } => check::connectors(&connectors),

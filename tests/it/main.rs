@@ -5,6 +5,7 @@ mod harness;
 mod architecture;
 mod auth;
 mod bad_input;
+mod check;
 mod compose;
 mod faults;
 mod metrics;
