@@ -1,5 +1,6 @@
-//! Talkdesk's side of the contract: the wire types a bridge reads and writes, and the player, which acts as Talkdesk's
-//! synchronizer against any contact sync URL.
+//! Talkdesk's side of the contract: the wire types a bridge reads and writes, the player, which acts as Talkdesk's
+//! synchronizer against any contact sync URL, and the checker, which tells the rules that a bridge breaks.
 
+pub mod check;
 pub mod player;
 pub mod wire;
