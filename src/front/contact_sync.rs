@@ -33,9 +33,9 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let integration = front.integration(&address.integration, address.secret.as_deref())?;
     let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
     let request = SyncRequest::parse(&bytes)?;
-    let account = front
-        .identify(&integration, &integration.auth(&request.auth), Proof::Young)
-        .await?;
+    let auth = integration.auth(&request.auth);
+    let account = front.identify(&integration, &auth, Proof::Young).await?;
+    let starts = request.offset.is_none();
 
     let offset = request
         .offset
@@ -51,6 +51,15 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
             .and_then(|text| front.open_checkpoint(&account, text)),
     };
     let (plan, read, answer) = front.page(&integration, &account, checkpoint, offset, began).await?;
+    // The token of this call is good now, and may not be any more when the next poll is due. What the poll finds is the
+    // next run's.
+    if starts
+        && plan.is_ready()
+        && integration.polls_behind(&auth)
+        && let Err(error) = front.poll_behind(&account.id).await
+    {
+        tracing::warn!(account = %account.id, cause = error.cause, "the poll behind a call could not be asked for");
+    }
 
     let context = answer
         .next

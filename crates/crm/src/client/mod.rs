@@ -4,6 +4,7 @@ mod check;
 mod listing;
 pub(crate) mod prepare;
 mod session;
+pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use crate::error::{CrmError, CrmResult};
 use crate::expr::{scope, value_of};
 use crate::http::Http;
 use crate::map::Region;
+use crate::mint::Mint;
 use crate::pacer::Pacer;
 use crate::reply::{Judged, Reply, Tests, holds, judge};
-use crate::spec::{FieldSource, FieldType, Request, Spec};
+use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Session, Spec};
 
 pub use check::Checked;
 pub use listing::{AgentsPage, Deleted, DeletedPage, IdsPage, Many, Page, Window};
@@ -55,6 +57,8 @@ pub struct Client {
     region: Option<Region>,
     secrets: Vec<String>,
     session: session::Store,
+    mint: Arc<Mint>,
+    mint_key: String,
 }
 
 impl std::fmt::Debug for Client {
@@ -99,7 +103,7 @@ impl Client {
         clock: Arc<dyn Clock>,
     ) -> CrmResult<Client> {
         let spec = connector.spec();
-        let fields = fields(spec, &connection.fields)?;
+        let fields = fields(&connector, &connection.fields)?;
         let secrets = spec
             .connection
             .fields
@@ -109,8 +113,13 @@ impl Client {
             .collect();
         let base = prepare::base_url(spec, &fields)?;
         http.check(&base, &spec.connection.hosts)?;
+        let brought = connector.brought_token(&fields).is_some();
         let mut conn = fields;
         conn.insert("base_url".to_owned(), base.as_str().trim_end_matches('/').to_owned());
+        let conn = value_of(&conn);
+        if let (AuthSpec::Oauth2(oauth), Some(_), false) = (&spec.auth, connector.minting(), brought) {
+            http.check(&token::token_url(oauth, &conn)?, &spec.connection.hosts)?;
+        }
         let region = match &connection.region {
             None => None,
             Some(code) => Some(Region::from_code(code).map_err(|error| {
@@ -124,14 +133,24 @@ impl Client {
         Ok(Client {
             http,
             pacer,
+            mint: Arc::new(Mint::alone(clock.clone())),
+            mint_key: String::new(),
             clock,
-            conn: value_of(&conn),
+            conn,
             base,
             region,
             secrets,
             session: session::Store::default(),
             connector,
         })
+    }
+
+    /// Shares minted tokens with the other clients of the process, and with other processes, under a key that stands for
+    /// these credentials and no others.
+    pub fn with_mint(mut self, mint: Arc<Mint>, key: impl Into<String>) -> Client {
+        self.mint = mint;
+        self.mint_key = key.into();
+        self
     }
 
     pub fn connector(&self) -> &Connector {
@@ -147,12 +166,16 @@ impl Client {
         self.connector.spec()
     }
 
-    /// Calls an operation, logging in first where the connector asks for it. A session that the CRM no longer knows is
-    /// renewed once.
     async fn call(&self, call: Call<'_>) -> CrmResult<Answer> {
-        let Some(login) = session::login_of(self.spec()) else {
-            return self.call_once(call, None).await;
-        };
+        match &self.spec().auth {
+            AuthSpec::Session(login) => self.call_logged_in(login, call).await,
+            AuthSpec::Oauth2(oauth) => self.call_with_token(oauth, call).await,
+            _ => self.call_once(call, None).await,
+        }
+    }
+
+    /// Calls an operation, logging in first. A session that the CRM no longer knows is renewed once.
+    async fn call_logged_in(&self, login: &Session, call: Call<'_>) -> CrmResult<Answer> {
         let (session, fresh) = self.session(login).await?;
         let first = self.call_once(call, Some(&session)).await;
         match first {
@@ -248,15 +271,23 @@ impl Client {
 }
 
 /// The known fields with their defaults, normalised and checked.
-fn fields(spec: &Spec, given: &BTreeMap<String, String>) -> CrmResult<BTreeMap<String, String>> {
+fn fields(connector: &Connector, given: &BTreeMap<String, String>) -> CrmResult<BTreeMap<String, String>> {
+    let spec = connector.spec();
+    if let Some(name) = connector.missing_field(given) {
+        let message = format!("`{name}` is missing in auth");
+        return Err(CrmError::new(ErrorKind::Credentials, message));
+    }
     let mut fields = BTreeMap::new();
     for (name, field) in &spec.connection.fields {
         let Some(value) = given.get(name).or(field.default.as_ref()) else {
-            let (kind, from) = match field.source {
-                FieldSource::Auth => (ErrorKind::Credentials, "auth"),
-                FieldSource::Integration => (ErrorKind::Rejected, "the integration's settings"),
-            };
-            return Err(CrmError::new(kind, format!("`{name}` is missing in {from}")));
+            match field.source {
+                // Not needed with what else there is.
+                FieldSource::Auth => continue,
+                FieldSource::Integration => {
+                    let message = format!("`{name}` is missing in the integration's settings");
+                    return Err(CrmError::new(ErrorKind::Rejected, message));
+                }
+            }
         };
         let normal = match field.kind {
             FieldType::Text | FieldType::Secret => Some(value.clone()),
