@@ -168,7 +168,12 @@ impl Front {
     }
 
     /// Remembers a refusal. If the refused credentials are the ones that the account's workers use, they stop at once.
-    async fn remember_refusal(&self, fingerprint: &Fingerprint, owner: Option<&AccountId>, message: &str) -> ApiResult<()> {
+    async fn remember_refusal(
+        &self,
+        fingerprint: &Fingerprint,
+        owner: Option<&AccountId>,
+        message: &str,
+    ) -> ApiResult<()> {
         let now = self.clock.now();
         let Some(owner) = owner else {
             let memory = self.policy.credentials.failure_memory;

@@ -180,7 +180,11 @@ fn paging(state: &mut State, list: &str, sent: Option<&str>, next: Option<String
 
 /// Knobs `own_contacts` and `shown_percent`.
 fn shown(state: &State, id: u64) -> bool {
-    if state.knobs.own_contacts && !state.viewer.is_none_or(|user| data::owner(id, state.users.len()) == user) {
+    if state.knobs.own_contacts
+        && !state
+            .viewer
+            .is_none_or(|user| data::owner(id, state.users.len()) == user)
+    {
         return false;
     }
     let percent = state.knobs.shown_percent;

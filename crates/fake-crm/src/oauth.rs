@@ -204,12 +204,19 @@ impl OauthServer {
         good.then(|| access.viewer.clone())
     }
 
+    /// Every access token that was issued and not revoked.
+    pub fn tokens(&self) -> Vec<String> {
+        self.inner.state.lock().access.keys().cloned().collect()
+    }
+
     pub fn stats(&self) -> OauthStats {
         self.inner.state.lock().stats.clone()
     }
 
     pub fn router(&self) -> Router {
-        Router::new().route("/oauth/token", post(token)).with_state(self.clone())
+        Router::new()
+            .route("/oauth/token", post(token))
+            .with_state(self.clone())
     }
 
     /// Serves until `stop`.
@@ -307,7 +314,11 @@ impl State {
         let refused = || Refused(StatusCode::UNAUTHORIZED, "invalid_client");
         let basic = headers.get(header::AUTHORIZATION).and_then(basic_pair);
         let in_body = || Some((form.get("client_id")?.clone(), form.get("client_secret")?.clone()));
-        let pair = if self.knobs.basic_only { basic } else { basic.or_else(in_body) };
+        let pair = if self.knobs.basic_only {
+            basic
+        } else {
+            basic.or_else(in_body)
+        };
         let (id, secret) = pair.ok_or_else(refused)?;
         let client = self.clients.get(&id).filter(|client| client.secret == secret);
         Ok(client.ok_or_else(refused)?.account.clone())

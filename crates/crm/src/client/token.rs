@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use contacts::minted::Minted;
 use contacts::ErrorKind;
+use contacts::minted::Minted;
 use http::{HeaderMap, HeaderValue, Method, header};
 use minijinja::Value;
 use secrecy::{ExposeSecret, SecretString};
@@ -61,9 +61,7 @@ impl Client {
     }
 
     async fn token(&self, oauth: &Oauth2, grant: Grant) -> CrmResult<crate::mint::Token> {
-        self.mint
-            .token(&self.mint_key, || self.mint_token(oauth, grant))
-            .await
+        self.mint.token(&self.mint_key, || self.mint_token(oauth, grant)).await
     }
 
     /// One call to the token endpoint.
@@ -146,7 +144,12 @@ impl Client {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", grant.as_str());
         let secret = |name: &str| {
-            let missing = || CrmError::new(ErrorKind::Credentials, format!("`{name}` is missing, so no token is minted"));
+            let missing = || {
+                CrmError::new(
+                    ErrorKind::Credentials,
+                    format!("`{name}` is missing, so no token is minted"),
+                )
+            };
             self.field(name).ok_or_else(missing)
         };
         let (id, client_secret) = (secret("client_id")?, secret("client_secret")?);
@@ -156,7 +159,11 @@ impl Client {
                 form.append_pair("client_secret", client_secret.expose_secret());
             }
             ClientAuth::Basic => {
-                let pair = format!("{}:{}", encoded(id.expose_secret()), encoded(client_secret.expose_secret()));
+                let pair = format!(
+                    "{}:{}",
+                    encoded(id.expose_secret()),
+                    encoded(client_secret.expose_secret())
+                );
                 let value = format!("Basic {}", STANDARD.encode(pair));
                 if let Some((name, value)) = header_pair("authorization", &value) {
                     headers.insert(name, value);
@@ -206,11 +213,17 @@ pub(crate) fn token_url(oauth: &Oauth2, conn: &Value) -> CrmResult<Url> {
             if part.chars().all(legal) {
                 Ok(part.to_owned())
             } else {
-                Err(ExprError::new("a part of the token endpoint holds characters that no URL needs"))
+                Err(ExprError::new(
+                    "a part of the token endpoint holds characters that no URL needs",
+                ))
             }
         })
         .map_err(|error| {
-            CrmError::because(ErrorKind::HostRefused, "the token endpoint cannot be put together", error)
+            CrmError::because(
+                ErrorKind::HostRefused,
+                "the token endpoint cannot be put together",
+                error,
+            )
         })?;
     Url::parse(&text).map_err(|error| CrmError::because(ErrorKind::HostRefused, "the token endpoint is no URL", error))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 mod oauth2;
 
-use super::{FieldSource, Request, Spec, Vocabulary, named_exprs, named_templates};
+use super::{FieldSource, Request, Role, Spec, Vocabulary, named_exprs, named_templates};
 use crate::expr::{Expr, Template};
 use crate::load::{Reader, Table};
 
@@ -202,6 +202,18 @@ impl AuthSpec {
 /// A client secret of the settings goes to no address that a caller names.
 pub(super) fn check_sources(reader: &Reader<'_>, at: usize, spec: &Spec) {
     let AuthSpec::Oauth2(oauth) = &spec.auth else { return };
+    // What is ignored is not part of a fingerprint: two users with one password would be taken for one.
+    let fields = oauth.grants.iter().flat_map(|grant| grant.fields());
+    let ignored = |name: &&&str| {
+        spec.connection
+            .fields
+            .get(**name)
+            .is_some_and(|field| field.role == Some(Role::Ignored))
+    };
+    for name in fields.filter(ignored) {
+        let what = format!("the field `{name}` proves who is calling, so its role must not be `ignored`");
+        reader.problem(at, what, Some("give it the role principal or secret".to_owned()));
+    }
     let from = |name: &str| spec.connection.fields.get(name).map(|field| field.source);
     let ours = from("client_secret") == Some(FieldSource::Integration);
     if ours && from("access_token_url") == Some(FieldSource::Auth) && oauth.uses("access_token_url") {

@@ -189,7 +189,8 @@ fn check_identity(reader: &Reader<'_>, at: usize, spec: &Spec) {
         .values()
         .any(|field| field.role == Some(Role::Principal));
     if !named && spec.check.principal.is_none() && spec.check.visibility.is_none() {
-        let hint = "give `check.principal`, a field with the role `principal`, or `check.visibility` where all see the same";
+        let hint =
+            "give `check.principal`, a field with the role `principal`, or `check.visibility` where all see the same";
         reader.problem(
             at,
             "nothing tells the users of one organisation apart",

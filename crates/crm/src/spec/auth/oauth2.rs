@@ -4,12 +4,7 @@ use crate::expr::{Attributes, Template};
 use crate::load::{Table, suggest};
 use crate::spec::{ClientAuth, Grant, Oauth2, Vocabulary, named_templates};
 
-const GRANTS: [Grant; 4] = [
-    Grant::Code,
-    Grant::ClientCredentials,
-    Grant::Password,
-    Grant::JwtBearer,
-];
+const GRANTS: [Grant; 4] = [Grant::Code, Grant::ClientCredentials, Grant::Password, Grant::JwtBearer];
 
 /// Where Talkdesk keeps an access token unless the integration's configuration names the field otherwise.
 const ACCESS_TOKEN: &str = "access_token";
@@ -24,9 +19,12 @@ pub(super) fn read(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Oau
         "client_auth",
         &[("body", ClientAuth::Body), ("basic", ClientAuth::Basic)],
     );
-    let token_url = table
-        .template("token_url", &names)
-        .or_else(|| Template::compile(&format!("${{conn.{ACCESS_TOKEN_URL}}}"), &names, &|_| table.at).ok());
+    let no_secrets = vocabulary.call().withholding(vocabulary.secrets.iter().cloned());
+    let token_url = if table.has("token_url") {
+        table.template("token_url", &no_secrets)
+    } else {
+        Template::compile(&format!("${{conn.{ACCESS_TOKEN_URL}}}"), &no_secrets, &|_| table.at).ok()
+    };
     let (scope, lifetime) = (table.text("scope"), table.duration("lifetime"));
     let params = table
         .table("params")
@@ -127,19 +125,8 @@ fn check_minting(table: &Table<'_, '_>, vocabulary: &Vocabulary, grants: &[Grant
     }
     secret(table, vocabulary, "client_secret");
     secret(table, vocabulary, "password");
-    let Some(url) = token_url else {
+    if token_url.is_none() {
         let what = format!("`auth.token_url` is missing, and there is no field `{ACCESS_TOKEN_URL}` in its place");
         table.problem("grants", what, None);
-        return;
-    };
-    for expr in url.expressions() {
-        let names = |field: &str| expr.text().contains(&format!("conn.{field}"));
-        if let Some(field) = vocabulary.secrets.iter().find(|field| names(field)) {
-            table.problem(
-                "token_url",
-                format!("the secret `{field}` must not be part of a URL"),
-                None,
-            );
-        }
     }
 }
