@@ -180,11 +180,8 @@ fn paging(state: &mut State, list: &str, sent: Option<&str>, next: Option<String
 
 /// Knobs `own_contacts` and `shown_percent`.
 fn shown(state: &State, id: u64) -> bool {
-    if state.knobs.own_contacts
-        && !state
-            .viewer
-            .is_none_or(|user| data::owner(id, state.users.len()) == user)
-    {
+    let others = |user| data::owner(id, state.users.len()) != user;
+    if state.knobs.own_contacts && state.viewer.is_some_and(others) {
         return false;
     }
     let percent = state.knobs.shown_percent;

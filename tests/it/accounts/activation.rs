@@ -40,7 +40,7 @@ on_both!(
     a_user_is_told_what_is_wrong_and_no_two_causes_read_alike,
     |backend| async move {
         let stage = Stage::start(5).await;
-        let more = "credentials.check_timeout = \"400ms\"\n";
+        let more = "credentials.check_timeout = \"2s\"\n";
         let bridge = stage.bridge(backend, "oauth2_client_credentials", more).await;
         let auth = stage.client(CLIENT_SECRET);
         let mut told = BTreeSet::new();

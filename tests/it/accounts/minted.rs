@@ -144,7 +144,7 @@ on_both!(
     a_token_endpoint_that_is_down_is_502_or_504_and_never_401,
     |backend| async move {
         let stage = Stage::start(20).await;
-        let more = format!("credentials.check_timeout = \"400ms\"\ncredentials.checks_per_minute = 1000\n{QUICK}");
+        let more = format!("credentials.check_timeout = \"2s\"\ncredentials.checks_per_minute = 1000\n{QUICK}");
         // Token calls are no calls of the CRM's API here, so that a 429 stops them alone.
         let limit = "max    = \"${conn.per_second}\"";
         let connector = connector("").replace(limit, &format!("{limit}\nexcept = [\"login\"]"));
