@@ -1,5 +1,5 @@
 //! `snapbridge demo`: the whole story on one machine. A fake CRM behind a rate limit, the bridge in one process, and the
-//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync.
+//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync, agents.
 
 mod compare;
 mod report;
@@ -16,7 +16,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use process::settings::{Settings, Source};
 use process::telemetry::{self, Metrics};
 use serde_json::{Value, json};
-use talkdesk::player::{Player, PlayerState, RunSummary};
+use talkdesk::player::{AgentsRun, Player, PlayerState, RunSummary};
+use talkdesk::wire::Auth;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -161,7 +162,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         narrator.result(&report);
     }
     if !good {
-        bail!("Talkdesk's side does not hold every contact of the CRM in its newest version");
+        bail!("Talkdesk's side does not hold every contact and every agent of the CRM in its newest version");
     }
     Ok(())
 }
@@ -259,15 +260,26 @@ impl Play<'_> {
             "   {delivered} contacts, there {:.1} s after the edits",
             began.elapsed().as_secs_f64()
         ));
+        let edits = began.elapsed();
+
+        self.narrator
+            .step("5. Talkdesk asks who works there (agent_sync): the CRM's users, by e-mail address");
+        let agents = self.agents().await?;
+        let wrong = compare::wrong_agents(&agents.agents, &self.crm.users(ACCOUNT));
+        self.narrator
+            .say(&format!("   {} agents in {} pages", agents.agents.len(), agents.pages));
         let mut runs = vec![first];
         runs.extend(later);
-        Ok(Some(Report::new(
-            &runs,
-            &copy,
-            difference,
-            &self.crm.stats(ACCOUNT),
-            began.elapsed(),
-        )))
+        let mut report = Report::new(&runs, &copy, difference, &self.crm.stats(ACCOUNT), edits);
+        (report.agents, report.agents_wrong) = (agents.agents.len(), wrong);
+        Ok(Some(report))
+    }
+
+    async fn agents(&self) -> anyhow::Result<AgentsRun> {
+        let url = Url::parse(&format!("{}/{INTEGRATION}/agent_sync", self.bridge))?;
+        let client = talkdesk::player::client(&url)?;
+        let run = Player::new(url, auth(), client).agents().await;
+        run.context("Talkdesk's agent sync")
     }
 
     async fn activate(&self) -> anyhow::Result<()> {
@@ -287,15 +299,10 @@ impl Play<'_> {
 
     async fn sync(&self, state: &mut PlayerState, copy: &Copy) -> anyhow::Result<RunSummary> {
         let url = Url::parse(&format!("{}/{INTEGRATION}/contact_sync", self.bridge))?;
-        let auth = [("account", ACCOUNT), ("token", TOKEN)];
-        let auth = auth
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
         let client = talkdesk::player::client(&url)?;
         let bar = self.bar(state.checkpoint.is_none());
         let shown = bar.clone();
-        let mut player = Player::new(url, auth, client)
+        let mut player = Player::new(url, auth(), client)
             .on_progress(move |progress| shown.set_position(progress.contacts))
             .out(copy.writer());
         let summary = player.run(state).await;
@@ -336,11 +343,21 @@ impl Play<'_> {
     }
 }
 
+/// The credentials that Talkdesk's side holds.
+fn auth() -> Auth {
+    let fields = [("account", ACCOUNT), ("token", TOKEN)];
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
     let auth = format!("{{\"auth\":{{\"account\":\"{ACCOUNT}\",\"token\":\"{TOKEN}\"}}}}");
     format!(
         "\nThe bridge stays up; Ctrl-C ends it. Try:\n\
          \x20 curl -s {bridge}/{INTEGRATION}/contact_sync -d '{auth}' | head -c 600\n\
+         \x20 curl -s {bridge}/{INTEGRATION}/agent_sync -d '{auth}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/auth_validation -d '{auth}'\n\
          \x20 curl -s {crm}/_control -d '{{\"account\":\"{ACCOUNT}\",\"edit\":{{\"count\":10}}}}'\n\
          \x20 curl -s {admin}/readyz\n\

@@ -115,6 +115,8 @@ enum Command {
 enum TalkdeskCommand {
     /// Plays the synchronizer for a whole run: pages, checkpoint, progress bar
     Sync(talkdesk::player::Cli),
+    /// Plays an agent sync and prints the agents, one JSON object per line
+    Agents(talkdesk::player::AgentsCli),
 }
 
 #[derive(Debug, Subcommand)]
@@ -210,6 +212,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Sync(args),
         } => Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?),
+        Command::Talkdesk {
+            command: TalkdeskCommand::Agents(args),
+        } => Ok(talkdesk::player::run_agents(args).await.map_err(anyhow::Error::from)?),
         Command::Connector {
             command: ConnectorCommand::Check { connectors },
         } => check::connectors(&connectors),

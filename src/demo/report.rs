@@ -32,6 +32,10 @@ pub struct Report {
     pub crm_calls: u64,
     pub crm_calls_over_limit: u64,
     pub webhooks_delivered: u64,
+    /// Agents that an agent sync delivered.
+    pub agents: usize,
+    /// Those that are missing, too many, or not as the CRM has them.
+    pub agents_wrong: usize,
 }
 
 impl Narrator {
@@ -82,11 +86,13 @@ impl Report {
             crm_calls: crm.counted,
             crm_calls_over_limit: crm.over_limit,
             webhooks_delivered: crm.webhooks.delivered,
+            agents: 0,
+            agents_wrong: 0,
         }
     }
 
     pub fn is_good(&self) -> bool {
-        self.missing == 0
+        self.missing == 0 && self.agents > 0 && self.agents_wrong == 0
     }
 
     pub fn text(&self) -> String {
@@ -94,13 +100,18 @@ impl Report {
             0 => "Talkdesk's side holds every contact of the CRM, each in its newest version.".to_owned(),
             missing => format!("{missing} contacts are missing or out of date on Talkdesk's side."),
         };
+        let wrong = match self.agents_wrong {
+            0 => String::new(),
+            wrong => format!(", and {wrong} of the list are not as the CRM has them"),
+        };
         format!(
             "\n{verdict}\n\
              \x20 contacts at Talkdesk  {}\n\
              \x20 pages                 {} (half within {:.1} ms, 99 % within {:.1} ms)\n\
              \x20 calls to the CRM      {}, of which over its limit: {}\n\
              \x20 webhooks delivered    {}\n\
-             \x20 edit → Talkdesk       {:.1} s",
+             \x20 edit → Talkdesk       {:.1} s\n\
+             \x20 agents at Talkdesk    {}{wrong}",
             self.contacts,
             self.pages,
             self.page_ms_p50,
@@ -109,6 +120,7 @@ impl Report {
             self.crm_calls_over_limit,
             self.webhooks_delivered,
             self.edits_ms as f64 / 1e3,
+            self.agents,
         )
     }
 }

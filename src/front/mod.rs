@@ -1,5 +1,6 @@
 //! The HTTP front: Talkdesk's endpoints and the CRMs' webhooks.
 
+mod agent_sync;
 mod auth_validation;
 mod body;
 mod contact_sync;
@@ -126,6 +127,7 @@ pub fn router(front: Arc<Front>) -> Router {
     let talkdesk = Router::new()
         .route("/contact_sync", post(contact_sync::handle))
         .route("/const_sync", post(contact_sync::handle))
+        .route("/agent_sync", post(agent_sync::handle))
         .route("/auth_validation", post(auth_validation::handle));
     Router::new()
         .nest("/{integration}", talkdesk.clone())

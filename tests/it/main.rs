@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod agents;
 mod architecture;
 mod auth;
 mod bad_input;

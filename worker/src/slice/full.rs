@@ -96,9 +96,12 @@ impl Slice<'_> {
         let swept = self
             .deps
             .store
-            .sweep_tombstones(&self.account.id, contacts::Stream::Contacts, before, 1_000)
+            .sweep_tombstones(&self.account.id, self.stream, before, 1_000)
             .await?;
-        tracing::info!(account = %self.account.id, took = ?now.since(full.started), swept, "full pass complete");
+        tracing::info!(
+            account = %self.account.id, stream = self.stream.as_str(), took = ?now.since(full.started), swept,
+            "full pass complete"
+        );
         Ok(true)
     }
 
@@ -109,7 +112,7 @@ impl Slice<'_> {
 }
 
 impl FullStage {
-    fn confirming() -> FullStage {
+    pub(super) fn confirming() -> FullStage {
         FullStage::Confirming {
             cursor: String::new(),
             missing: Vec::new(),

@@ -1,5 +1,6 @@
 //! One account's view of its CRM: requests are rendered, paced, sent and judged here.
 
+mod agents;
 mod check;
 mod listing;
 pub(crate) mod prepare;
@@ -21,8 +22,9 @@ use crate::pacer::Pacer;
 use crate::reply::{Judged, Reply, Tests, holds, judge};
 use crate::spec::{FieldSource, FieldType, Request, Spec};
 
+pub use agents::AgentsPage;
 pub use check::Checked;
-pub use listing::{AgentsPage, Deleted, DeletedPage, IdsPage, Many, Page, Window};
+pub use listing::{Deleted, DeletedPage, IdsPage, Many, Page, Window};
 
 /// What a client needs to know of its account. Holds secrets; debug output shows none.
 #[derive(Clone, Default)]

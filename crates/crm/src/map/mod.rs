@@ -1,6 +1,7 @@
 //! From a CRM's row to Talkdesk's contact. Whatever is repaired or left out is counted by reason, so that bad data shows
 //! up in numbers instead of in support calls.
 
+mod agent;
 mod phone;
 mod text;
 
@@ -12,6 +13,7 @@ use minijinja::Value;
 use crate::expr::{Expr, ExprError, scope, to_text};
 use crate::spec::{Deletion, Mapping, Spec};
 
+pub(crate) use agent::agent;
 pub use phone::Region;
 
 /// How often something happened, by reason.

@@ -154,7 +154,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn auth(fields: &[AuthField]) -> Result<Auth, CliError> {
+pub(super) fn auth(fields: &[AuthField]) -> Result<Auth, CliError> {
     fields
         .iter()
         .enumerate()
