@@ -360,7 +360,7 @@ fn agents_have_a_lease_of_their_own_and_all_fences_differ() {
     for kind in [Kind::Full, Kind::Agents] {
         work.ring(&account(), kind, Lane::Build, job(kind), Micros(10), &TIMES);
     }
-    let mut begin = |work: &mut Work, kind| match work.begin(kind, &job(kind), "w", Micros(11), &TIMES) {
+    let begin = |work: &mut Work, kind| match work.begin(kind, &job(kind), "w", Micros(11), &TIMES) {
         Begin::Started { fence, .. } => fence,
         other => panic!("a build keeps no agents waiting: {other:?}"),
     };
