@@ -272,8 +272,7 @@ impl Play<'_> {
             .step("5. Talkdesk asks who works there (agent_sync): the CRM's users, by e-mail address");
         let agents = self.agents().await?;
         let wrong = compare::wrong_agents(&agents.agents, &self.crm.users(ACCOUNT));
-        self.narrator
-            .say(&format!("   {} agents in {} pages", agents.agents.len(), agents.pages));
+        self.narrator.say(&format!("   {} agents", agents.agents.len()));
 
         self.narrator
             .step("6. an agent creates a contact and a ticket, logs a call, and looks at the contact");

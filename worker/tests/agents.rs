@@ -406,6 +406,30 @@ async fn invariant_14_a_worker_killed_in_the_middle_of_a_pass_costs_one_page() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_the_crm_has_forgotten_starts_the_list_anew() {
+    let office = Office::new(11, 2, false);
+    let scene = Scene::new(office.clone()).await;
+    *office.hangs_at.lock() = Some(3);
+    let worker = scene.worker(0);
+    scene.ring().await;
+    scene
+        .until("a page hangs", async |scene| scene.office.calls() == 3)
+        .await;
+    drop(worker);
+    (*office.hangs_at.lock(), *office.failing.lock()) = (None, Some(ErrorKind::CursorStuck));
+    let _worker = scene.worker(0);
+    scene.until("it fails", async |scene| scene.office.calls() > 3).await;
+    *office.failing.lock() = None;
+    scene
+        .until("the pass ends", async |scene| {
+            scene.head().await.is_some_and(|head| head.ready)
+        })
+        .await;
+    assert_eq!(scene.table().await, office.wanted());
+    assert!(office.calls() >= 4 + 6, "every page again: {} calls", office.calls());
+}
+
+#[tokio::test]
 async fn invariant_13_a_complete_list_is_proof_and_too_many_at_once_wait_for_a_second_one() {
     let office = Office::new(40, 7, false);
     let mut scene = Scene::new(office.clone()).await;

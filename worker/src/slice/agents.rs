@@ -50,6 +50,11 @@ impl Slice<'_> {
 
     async fn agents_page(&mut self, mut full: Full) -> SliceResult<bool> {
         let asked = self.source.agents_page(full.page.as_ref()).await;
+        if full.page.is_some() && asked.as_ref().is_err_and(|error| error.kind == ErrorKind::CursorStuck) {
+            // A cursor that the CRM no longer knows would be asked for ever: the next attempt begins anew.
+            self.progress.full = None;
+            self.save().await?;
+        }
         let page = self.or_only_the_list_is_refused(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         let next = page.next.clone();
