@@ -8,6 +8,7 @@ pub mod admin;
 pub mod demo;
 pub mod front;
 pub mod integrations;
+pub mod paperwork;
 pub mod sampling;
 pub mod server;
 pub mod starting;

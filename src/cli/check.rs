@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use contacts::SystemClock;
 use crm::Connector;
+use process::settings::Settings;
 use store::MemoryStore;
 
 use super::{Failure, print, settings};
@@ -75,11 +76,16 @@ pub fn list() -> Result<(), Failure> {
 /// Loads everything that can be loaded without a store: settings, connectors, hosts.
 pub async fn config(config: Option<&Path>) -> Result<(), Failure> {
     let (settings, folder) = settings(config)?;
+    integrations(&settings, &folder)?;
+    print(&settings.masked());
+    Ok(())
+}
+
+/// Whether every integration of the settings could be run.
+pub(super) fn integrations(settings: &Settings, folder: &Path) -> Result<(), Failure> {
     let clock = Arc::new(SystemClock);
     let store = Arc::new(MemoryStore::new());
     let keys = crate::wiring::throwaway_keys()?;
-    let loaded = Integrations::load(&settings, &folder, store, keys, clock, "check".into());
-    loaded.map_err(Failure::Usage)?;
-    print(&settings.masked());
+    Integrations::load(settings, folder, store, keys, clock, "check".into()).map_err(Failure::Usage)?;
     Ok(())
 }

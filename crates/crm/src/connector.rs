@@ -13,7 +13,7 @@ use crate::identity::{self, Canonical};
 use crate::load::{Problem, Reader};
 use crate::reply::Hold;
 use crate::sample;
-use crate::spec::{self, Deletion, Field, LimitKind, LimitSpec, Maximum, Spec};
+use crate::spec::{self, Action, Deletion, Field, Interaction, LimitKind, LimitSpec, Maximum, Spec};
 use crate::webhook::Hooks;
 
 /// A connector file with everything compiled and checked.
@@ -142,6 +142,16 @@ impl Connector {
 
     pub fn has_agents(&self) -> bool {
         self.spec.agents.is_some()
+    }
+
+    /// The kinds of interactions that can be retrieved, in the order of the file.
+    pub fn interactions(&self) -> &[Interaction] {
+        &self.spec.interactions
+    }
+
+    /// The actions that can be executed, in the order of the file.
+    pub fn actions(&self) -> &[Action] {
+        &self.spec.actions
     }
 
     pub fn webhook(&self) -> Option<Hooks<'_>> {

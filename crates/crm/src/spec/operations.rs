@@ -67,6 +67,10 @@ pub struct InteractionMap {
 #[derive(Debug)]
 pub struct Action {
     pub name: String,
+    /// Lower case and short, for Talkdesk's sentences and combo boxes; without it the name stands in.
+    pub display: Option<String>,
+    /// In lower case, for Talkdesk's sentences.
+    pub description: Option<String>,
     pub inputs: BTreeMap<String, Input>,
     pub request: Request,
     pub ok: Option<Expr>,
@@ -78,6 +82,11 @@ pub struct Input {
     pub mandatory: bool,
     pub kind: &'static str,
     pub title: Option<String>,
+    /// The values of a select, separated by commas; of all others the default, which may hold `{{contact.email}}`
+    /// (Talkdesk actions, configuration).
+    pub format: Option<String>,
+    /// Its place in the file, which is the order for people.
+    pub at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -232,8 +241,9 @@ impl InteractionMap {
 impl Action {
     pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Action> {
         let name = table.need_text("name");
+        let (display, description) = (table.text("display"), table.text("description"));
         let inputs = match table.need_table("inputs") {
-            Some(inputs) => inputs.named(|_, _, input| Some(Input::read(input))),
+            Some(inputs) => inputs.named(|_, at, input| Some(Input::read(at, input))),
             None => BTreeMap::new(),
         };
         let names = vocabulary
@@ -259,6 +269,8 @@ impl Action {
         table.finish();
         Some(Action {
             name: name?,
+            display,
+            description,
             inputs,
             request: request?,
             ok,
@@ -271,12 +283,14 @@ impl Action {
 const INPUT_TYPES: [&str; 7] = ["text", "textarea", "number", "tel", "url", "datetime", "select"];
 
 impl Input {
-    fn read(table: Table<'_, '_>) -> Input {
+    fn read(at: usize, table: Table<'_, '_>) -> Input {
         let words = INPUT_TYPES.map(|word| (word, word));
         let input = Input {
             mandatory: table.boolean("mandatory").unwrap_or(false),
             kind: table.choice("type", &words).unwrap_or("text"),
             title: table.text("title"),
+            format: table.text("format"),
+            at,
         };
         table.finish();
         input

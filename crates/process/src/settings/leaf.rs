@@ -137,6 +137,21 @@ impl Leaf for Duration {
     }
 }
 
+impl Leaf for bool {
+    fn read(given: &Given) -> Result<Self, Wrong> {
+        match given {
+            Given::Bool(value) => Ok(*value),
+            Given::Loose(text) if text.trim() == "true" => Ok(true),
+            Given::Loose(text) if text.trim() == "false" => Ok(false),
+            _ => wrong("expected true or false"),
+        }
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
 macro_rules! whole_number {
     ($($ty:ty),+) => {$(
         impl Leaf for $ty {

@@ -14,6 +14,7 @@ pub(crate) enum Given {
     Text(String),
     Integer(i64),
     Float(f64),
+    Bool(bool),
     List(Vec<Given>),
     /// A type that no setting has, or an integer out of range.
     Other,
@@ -101,6 +102,7 @@ fn given(value: &DeValue<'_>) -> Given {
         }
         DeValue::Float(number) => number.as_str().parse().map_or(Given::Other, Given::Float),
         DeValue::Array(items) => Given::List(items.iter().map(|item| given(item.get_ref())).collect()),
-        DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => Given::Other,
+        DeValue::Boolean(value) => Given::Bool(*value),
+        DeValue::Datetime(_) | DeValue::Table(_) => Given::Other,
     }
 }

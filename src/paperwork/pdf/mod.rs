@@ -1,0 +1,59 @@
+//! A document as PDF: A4, embedded fonts, bookmarks, working links, page numbers. No browser and no typesetter is needed.
+
+mod fonts;
+mod pages;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+use super::document::{Block, Document};
+pub use fonts::FontError;
+use fonts::{Fonts, Style};
+use pages::Typesetter;
+
+/// Why there is no PDF.
+#[derive(Debug, thiserror::Error)]
+pub enum PdfError {
+    #[error(transparent)]
+    Font(#[from] FontError),
+    /// Printing a box instead of a letter of somebody's name would be worse than no document.
+    #[error("no font has {}: name one that has with --font FILE.ttf", listed(.0))]
+    Letters(Vec<char>),
+}
+
+/// Renders. `extra` are TrueType fonts for letters outside Latin, Greek and Cyrillic; `date` is the day that the file says
+/// it was made.
+pub fn render(document: &Document, extra: Vec<Vec<u8>>, date: jiff::civil::Date) -> Result<Vec<u8>, PdfError> {
+    let fonts = Fonts::load(extra)?;
+    let missing: BTreeSet<char> = document
+        .blocks
+        .iter()
+        .flat_map(Block::prose)
+        .chain([document.title.as_str()])
+        .flat_map(str::chars)
+        .filter(|c| !c.is_control())
+        // Headings are bold: a letter has to be in both.
+        .filter(|c| !fonts.has(Style::Regular, *c) || !fonts.has(Style::Bold, *c))
+        .collect();
+    if !missing.is_empty() {
+        return Err(PdfError::Letters(missing.into_iter().collect()));
+    }
+    let mut typesetter = Typesetter::new(fonts, &document.title);
+    document.blocks.iter().for_each(|block| typesetter.block(block));
+    Ok(typesetter.finish(date)?)
+}
+
+fn listed(letters: &[char]) -> String {
+    let named = |c: &char| format!("{c} (U+{:04X})", u32::from(*c));
+    letters.iter().map(named).collect::<Vec<_>>().join(", ")
+}
+
+pub(self) fn compressed(data: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(data);
+    encoder.finish().unwrap_or_default()
+}
