@@ -140,7 +140,7 @@ fn configuration(
     };
     let display_name = text(&settings.display_name, crm.to_owned());
     let kind = auth_type(settings.auth_type);
-    let interactions = connector.interactions();
+    let interaction_types: Vec<String> = connector.interaction_types().map(str::to_owned).collect();
     let integration = Integration {
         name: name.to_owned(),
         description: text(
@@ -154,16 +154,13 @@ fn configuration(
         authentication_configuration: fields(kind, connector),
         auth_validation_endpoint: Some(endpoint("auth_validation")),
         contact_synchronization_endpoint: Some(endpoint("contact_sync")),
-        interaction_retrieval_endpoint: (!interactions.is_empty()).then(|| endpoint("interaction_update")),
+        interaction_retrieval_endpoint: (!interaction_types.is_empty()).then(|| endpoint("interaction_update")),
         agent_synchronization_endpoint: connector.has_agents().then(|| endpoint("agent_sync")),
-        interaction_types: interactions
-            .iter()
-            .map(|interaction| interaction.kind.clone())
-            .collect(),
+        interaction_types,
     };
     let actions = connector
         .actions()
-        .iter()
+        .filter_map(|name| connector.action(name))
         .map(|action| {
             let display = text(&action.display, action.name.replace('_', " "));
             Action {
@@ -264,7 +261,7 @@ fn spoken(name: &str) -> String {
     first + letters.as_str()
 }
 
-fn inputs(action: &crm::Action) -> Vec<Input> {
+fn inputs(action: &crm::spec::Action) -> Vec<Input> {
     let mut known: Vec<_> = action.inputs.iter().collect();
     known.sort_by_key(|(_, input)| input.at);
     known
@@ -275,7 +272,10 @@ fn inputs(action: &crm::Action) -> Vec<Input> {
             mandatory: input.mandatory,
             // The connector's words are the contract's.
             kind: InputType::of(input.kind).unwrap_or(InputType::Text),
-            format: input.format.clone(),
+            format: match input.options.is_empty() {
+                true => input.default.clone(),
+                false => Some(input.options.join(",")),
+            },
         })
         .collect()
 }

@@ -15,6 +15,7 @@ use talkdesk::config::{Action, Configuration, InputType};
 use tokio_util::sync::CancellationToken;
 
 use super::examples::{Example, Examples};
+use super::mask;
 use crate::wiring::{self, Defaults, Listeners, Parts, Role};
 
 /// The connector that the fake CRM speaks.
@@ -24,6 +25,8 @@ const FAKE_TOKEN: &str = "demo-token";
 const FAKE_CONTACTS: usize = 25;
 /// Contacts of a page, so that examples are short and there is a second page.
 const PAGE: usize = 2;
+/// What the examples say where the fake CRM listened.
+const FAKE_SITE: &str = "https://crm.example";
 /// Time a call may take, and time for the first contacts to come.
 const CALL: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -60,17 +63,15 @@ pub async fn record(mut settings: Settings, folder: &std::path::Path, plan: Plan
         .integrations
         .get_mut(plan.name)
         .with_context(|| format!("no integration is called {:?}", plan.name))?;
-    let (auth, origin) = match &plan.crm {
-        Crm::Configured(auth) => (
-            auth.clone(),
-            "Its examples were recorded from a live run against the CRM.",
-        ),
+    let (auth, origin, site) = match &plan.crm {
+        Crm::Configured(auth) => {
+            let origin = "Its examples were recorded from a live run against the CRM.";
+            (auth.clone(), origin, None)
+        }
         Crm::Fake => {
-            let auth = fake(integration, &stop).await?;
-            (
-                auth,
-                "Its examples were recorded from a live run against a made-up CRM.",
-            )
+            let (auth, site) = fake(integration, &stop).await?;
+            let origin = "Its examples were recorded from a live run against a made-up CRM.";
+            (auth, origin, Some(site))
         }
     };
     let path = match &integration.path_secret {
@@ -99,7 +100,11 @@ pub async fn record(mut settings: Settings, folder: &std::path::Path, plan: Plan
     let examples = caller.all(&plan, origin).await;
     stop.cancel();
     running.await??;
-    examples
+    let mut examples = examples?;
+    if let Some(site) = site {
+        examples.each_body(|body| mask::replace(body, &[site.clone()], FAKE_SITE));
+    }
+    Ok(examples)
 }
 
 /// A bridge beside the real one: ports, store, queue and keys of its own.
@@ -110,14 +115,15 @@ fn alone(settings: &mut Settings) -> anyhow::Result<()> {
     settings.queue.url = None;
     settings.keys.file = None;
     settings.page.contacts = PAGE;
+    settings.worker.slots = 1;
     Ok(())
 }
 
-/// Starts a fake CRM and points the integration to it.
+/// Starts a fake CRM and points the integration to it: the credentials, and where it listens.
 async fn fake(
     integration: &mut settings::Integration,
     stop: &CancellationToken,
-) -> anyhow::Result<BTreeMap<String, String>> {
+) -> anyhow::Result<(BTreeMap<String, String>, String)> {
     if integration.connector != FAKE {
         bail!(
             "the fake CRM speaks the connector \"{FAKE}\" only, not {:?}",
@@ -138,10 +144,14 @@ async fn fake(
     });
     tokio::spawn(crm.serve(listener, stop.clone()));
     integration.allow_hosts.push(url.clone());
-    integration.connection.insert("site".into(), SecretString::from(url));
-    Ok([("account", FAKE_ACCOUNT), ("token", FAKE_TOKEN)]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into())
+    integration
+        .connection
+        .insert("site".into(), SecretString::from(url.clone()));
+    let auth = [("account", FAKE_ACCOUNT), ("token", FAKE_TOKEN)];
+    Ok((
+        auth.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        url,
+    ))
 }
 
 struct Caller {

@@ -9,23 +9,29 @@ pub fn secrets(body: &mut Value, secrets: &[String]) {
     if let Some(auth) = body.get_mut("auth").and_then(Value::as_object_mut) {
         auth.values_mut().for_each(|value| *value = MASK.into());
     }
-    replace(body, secrets);
+    let long: Vec<String> = secrets
+        .iter()
+        .filter(|secret| secret.len() >= SHORTEST)
+        .cloned()
+        .collect();
+    replace(body, &long, MASK);
 }
 
 /// Texts shorter than this are too common to be looked for.
 const SHORTEST: usize = 4;
 
-fn replace(value: &mut Value, secrets: &[String]) {
+/// Puts `by` in the place of each of `texts`, wherever a string holds one.
+pub fn replace(value: &mut Value, texts: &[String], by: &str) {
     match value {
         Value::String(text) => {
-            for secret in secrets.iter().filter(|secret| secret.len() >= SHORTEST) {
-                if text.contains(secret.as_str()) {
-                    *text = text.replace(secret.as_str(), MASK);
+            for old in texts {
+                if text.contains(old.as_str()) {
+                    *text = text.replace(old.as_str(), by);
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, secrets)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, secrets)),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace(item, texts, by)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, texts, by)),
         _ => {}
     }
 }

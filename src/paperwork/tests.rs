@@ -23,14 +23,21 @@ fn described(name: &str, text: &str) -> Described {
     describe(name, &settings(text), Path::new(""), false).unwrap()
 }
 
-const DEMO: &str = "[integrations.demo]\nconnector = \"demo\"\n[integrations.demo.connection]\nsite = \"http://127.0.0.1:9\"\n";
+const DEMO: &str =
+    "[integrations.demo]\nconnector = \"demo\"\n[integrations.demo.connection]\nsite = \"http://127.0.0.1:9\"\n";
 const ODOO: &str = "[integrations.odoo]\nconnector = \"odoo\"\npath_secret = \"canary-path-secret-0123456789\"\n";
 
-/// The demo's connector with actions, in a folder of its own.
+/// The demo's connector with these actions and none of its own, in a folder of its own.
 fn with_actions(actions: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    let text = format!("{}\n{actions}", crm::Connector::shipped("demo").unwrap());
-    std::fs::write(folder.path().join("crm.toml"), text).unwrap();
+    let shipped = crm::Connector::shipped("demo").unwrap();
+    let (before, webhook) = shipped.split_once("\n[webhook]").unwrap();
+    let (before, _) = before.split_once("\n[[actions]]").unwrap_or((before, ""));
+    std::fs::write(
+        folder.path().join("crm.toml"),
+        format!("{before}\n{actions}\n[webhook]{webhook}"),
+    )
+    .unwrap();
     let settings = DEMO.replace("connector = \"demo\"", "connector = \"crm.toml\"");
     (folder, settings)
 }
@@ -42,8 +49,8 @@ display = "open a case"
 description = "open a case in Demo CRM"
 request = { method = "POST", path = "/api/${conn.account}/cases", json = '{ "subject": "${input.subject}", "urgency": "${input.urgency}", "due": "${input.due}" }' }
 [actions.inputs]
-subject = { type = "text", mandatory = true, title = "Subject", format = "call from {{contact.first_name}}" }
-urgency = { type = "select", format = "low,high" }
+subject = { type = "text", mandatory = true, title = "Subject", default = "call from {{contact.first_name}}" }
+urgency = { type = "select", options = ["low", "high"] }
 due     = { type = "datetime", title = "Due" }
 [[actions]]
 name = "say_hello"
@@ -71,8 +78,15 @@ fn odoo_is_described_with_its_secret_masked() {
     assert!(!text.contains("canary"));
     insta::assert_snapshot!("odoo-md", text);
     let shown = describe("odoo", &settings(ODOO), Path::new(""), true).unwrap();
-    let url = shown.configuration.integration.contact_synchronization_endpoint.unwrap();
-    assert_eq!(url, "https://bridge.example/odoo/k/canary-path-secret-0123456789/contact_sync");
+    let url = shown
+        .configuration
+        .integration
+        .contact_synchronization_endpoint
+        .unwrap();
+    assert_eq!(
+        url,
+        "https://bridge.example/odoo/k/canary-path-secret-0123456789/contact_sync"
+    );
 }
 
 #[test]
@@ -83,7 +97,9 @@ fn actions_are_described_in_the_order_of_the_file() {
 
 #[test]
 fn every_problem_comes_at_once_with_where_to_mend_it() {
-    let broken = ACTIONS.replace("open a case\"", "Open a case\"").replace("first_name", "birthday");
+    let broken = ACTIONS
+        .replace("open a case\"", "Open a case\"")
+        .replace("first_name", "birthday");
     let (folder, text) = with_actions(&broken);
     let text = text.replace(
         "connector =",
@@ -99,7 +115,9 @@ fn every_problem_comes_at_once_with_where_to_mend_it() {
         format!("actions[0].display: must be lower case: it stands within a sentence (in {file})"),
     ];
     assert_eq!(problems[..4], expected);
-    assert!(problems[4].starts_with("actions[0].inputs[0].format: {{contact.birthday}} is not in the contact collection"));
+    assert!(
+        problems[4].starts_with("actions[0].inputs[0].format: {{contact.birthday}} is not in the contact collection")
+    );
     assert_eq!(problems.len(), 5, "{problems:#?}");
 }
 
@@ -111,11 +129,28 @@ fn an_unknown_integration_names_the_known_ones() {
 
 #[test]
 fn grants_ask_for_the_fields_that_talkdesk_needs() {
-    let it = described("demo", &DEMO.replace("connector =", "auth_type = \"oauth2\"\nconnector =")).configuration.integration;
-    let names: Vec<&str> = it.authentication_configuration.iter().map(|field| field.field_name.as_str()).collect();
+    let it = described(
+        "demo",
+        &DEMO.replace("connector =", "auth_type = \"oauth2\"\nconnector ="),
+    )
+    .configuration
+    .integration;
+    let names: Vec<&str> = it
+        .authentication_configuration
+        .iter()
+        .map(|field| field.field_name.as_str())
+        .collect();
     assert_eq!(
         names,
-        ["account", "token", "site", "client_id", "client_secret", "authorization_url", "access_token_url"]
+        [
+            "account",
+            "token",
+            "site",
+            "client_id",
+            "client_secret",
+            "authorization_url",
+            "access_token_url"
+        ]
     );
 }
 
@@ -157,7 +192,10 @@ fn examples() -> Examples {
     let page = json!({"contacts": vec![contact; 30], "synchronization_checkpoint": "v1.c"});
     examples.add("contact_sync", example("Initial synchronization", page));
     examples.add("agent_sync", example("First page", json!({"agents": []})));
-    examples.lacks("interaction_update", "No example: the bridge answered 404 (There is nothing at this path).");
+    examples.lacks(
+        "interaction_update",
+        "No example: the bridge answered 404 (There is nothing at this path).",
+    );
     examples.add("actions/open_case", example("A call", json!({"message": "opened"})));
     let secrets = ["canary-token".to_owned()];
     examples.each_body(|body| mask::secrets(body, &secrets));
@@ -233,7 +271,11 @@ const TEMPLATE: [&str; 47] = [
 /// `{IntegrationName}`, and what else a template would have left.
 fn placeholders(text: &str) -> Vec<&str> {
     let word = |inside: &&str| !inside.is_empty() && inside.chars().all(|c| c.is_ascii_alphabetic());
-    text.split('{').skip(1).filter_map(|rest| rest.split_once('}').map(|(inside, _)| inside)).filter(word).collect()
+    text.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}').map(|(inside, _)| inside))
+        .filter(word)
+        .collect()
 }
 
 #[test]
@@ -293,11 +335,18 @@ fn extracted(pdf: &[u8]) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("manifest.pdf");
     std::fs::write(&file, pdf).unwrap();
-    let run = std::process::Command::new("pdftotext").args(["-layout", "-enc", "UTF-8"]).arg(&file).arg("-").output();
+    let run = std::process::Command::new("pdftotext")
+        .args(["-raw", "-enc", "UTF-8"])
+        .arg(&file)
+        .arg("-")
+        .output();
     match run {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success() && said.is_empty(), "pdftotext finds fault with the file: {said}");
+            assert!(
+                output.status.success() && said.is_empty(),
+                "pdftotext finds fault with the file: {said}"
+            );
             Some(String::from_utf8(output.stdout).unwrap())
         }
         Err(error) => {
@@ -317,7 +366,11 @@ fn one_line(text: &str) -> String {
 fn the_pdf_says_what_the_markdown_says() {
     let document = manifest(|manifest| manifest.document());
     let file = pdf::render(&document, Vec::new(), DAY).unwrap();
-    assert_eq!(file, pdf::render(&document, Vec::new(), DAY).unwrap(), "the same document gives the same file");
+    assert_eq!(
+        file,
+        pdf::render(&document, Vec::new(), DAY).unwrap(),
+        "the same document gives the same file"
+    );
     let Some(text) = extracted(&file) else { return };
     let text = one_line(&text);
     for heading in TEMPLATE {
@@ -328,7 +381,13 @@ fn the_pdf_says_what_the_markdown_says() {
             assert!(text.contains(&one_line(heading)), "{heading} is missing");
         }
     }
-    for name in ["Łukasz Żółć", "Ωmega Παπαδοπούλου", "Дмитрий Ёлкин", "omega.mytalkdesk.com", "{{contact.first_name}}"] {
+    for name in [
+        "Łukasz Żółć",
+        "Ωmega Παπαδοπούλου",
+        "Дмитрий Ёлкин",
+        "omega.mytalkdesk.com",
+        "{{contact.first_name}}",
+    ] {
         assert!(text.contains(name), "{name} is missing");
     }
     assert_eq!(placeholders(&text), Vec::<&str>::new());
@@ -345,7 +404,10 @@ fn letters_that_share_a_glyph_come_out_as_written() {
     let file = pdf::render(&document, Vec::new(), DAY).unwrap();
     let Some(text) = extracted(&file) else { return };
     // Extraction may write the space that does not break as a space.
-    assert!(text.replace('\u{a0}', " ").contains(&tricky.replace('\u{a0}', " ")), "{text}");
+    assert!(
+        text.replace('\u{a0}', " ").contains(&tricky.replace('\u{a0}', " ")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -365,7 +427,10 @@ fn long_words_tables_and_code_stay_within_the_page() {
     let cell = "word ".repeat(900) + &"x".repeat(400);
     let code = format!("{{\n    \"key\": \"{}\"\n}}", "value/".repeat(400));
     let blocks = vec![
-        Block::table(["A", "B"], vec![["a".repeat(300), cell.clone()], ["last row".to_owned(), "b".to_owned()]]),
+        Block::table(
+            ["A", "B"],
+            vec![["a".repeat(300), cell.clone()], ["last row".to_owned(), "b".to_owned()]],
+        ),
         Block::code("Code", code.clone()),
     ];
     let file = pdf::render(&Document::new("Long", blocks), Vec::new(), DAY).unwrap();
@@ -395,14 +460,22 @@ fn the_letter_is_read_back_with_its_attachments() {
     assert_eq!(parsed.subject(), Some("New Talkdesk CRM Integration"));
     let address = |list: Option<&mail_parser::Address<'_>>| -> Vec<(Option<String>, Option<String>)> {
         let found = list.into_iter().flat_map(mail_parser::Address::iter);
-        found.map(|one| (one.name().map(str::to_owned), one.address().map(str::to_owned))).collect()
+        found
+            .map(|one| (one.name().map(str::to_owned), one.address().map(str::to_owned)))
+            .collect()
     };
     let named = |name: &str, email: &str| (Some(name.to_owned()), Some(email.to_owned()));
     assert_eq!(address(parsed.from()), [named("Łukasz Żółć", "lukasz@omega.example")]);
-    assert_eq!(address(parsed.to()), [(None, Some("developers@talkdesk.com".to_owned()))]);
+    assert_eq!(
+        address(parsed.to()),
+        [(None, Some("developers@talkdesk.com".to_owned()))]
+    );
     assert_eq!(
         address(parsed.cc()),
-        [named("Ωmega Παπαδοπούλου", "omega@omega.example"), named("Дмитрий Ёлкин", "d@omega.example")]
+        [
+            named("Ωmega Παπαδοπούλου", "omega@omega.example"),
+            named("Дмитрий Ёлкин", "d@omega.example")
+        ]
     );
     assert_eq!(parsed.header_raw("X-Unsent").map(str::trim), Some("1"));
     assert_eq!(parsed.date().unwrap().to_timestamp(), 1_795_000_000);
@@ -424,8 +497,20 @@ fn the_letter_is_read_back_with_its_attachments() {
 fn contacts_are_read_and_bad_ones_refused() {
     let contact: Contact = " Ada Lovelace < ada@crm.example > ;  runs it ".parse().unwrap();
     let expected = ("Ada Lovelace", "ada@crm.example", "runs it");
-    assert_eq!((contact.name.as_str(), contact.email.as_str(), contact.note.as_str()), expected);
-    for bad in ["", "Ada", "Ada <ada>", "<ada@crm.example>", "Ada <@crm.example>", "Ada <a b@crm.example>", "Ada <a@b.c> note", "Ada\r\nBcc: x <a@b.c>"] {
+    assert_eq!(
+        (contact.name.as_str(), contact.email.as_str(), contact.note.as_str()),
+        expected
+    );
+    for bad in [
+        "",
+        "Ada",
+        "Ada <ada>",
+        "<ada@crm.example>",
+        "Ada <@crm.example>",
+        "Ada <a b@crm.example>",
+        "Ada <a@b.c> note",
+        "Ada\r\nBcc: x <a@b.c>",
+    ] {
         assert!(bad.parse::<Contact>().is_err(), "{bad}");
     }
 }
@@ -481,7 +566,10 @@ fn examples_are_kept_read_back_and_cut() {
     let missing = ["contact_sync".to_owned(), "agent_sync".to_owned(), "nowhere".to_owned()];
     let problems = Examples::read(folder.path(), &missing).unwrap_err();
     assert_eq!(problems.len(), 2, "{problems:#?}");
-    assert!(problems[0].contains("title, request, status and response") && problems[1].contains("nowhere.json: cannot be read"));
+    assert!(
+        problems[0].contains("title, request, status and response")
+            && problems[1].contains("nowhere.json: cannot be read")
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod compose;
 mod faults;
 mod metrics;
 mod odoo;
+mod paperwork;
 mod processes;
 mod secrets;
 mod sync;

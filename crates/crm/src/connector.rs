@@ -13,7 +13,7 @@ use crate::identity::{self, Canonical};
 use crate::load::{Problem, Reader};
 use crate::reply::Hold;
 use crate::sample;
-use crate::spec::{self, Action, Deletion, Field, Interaction, LimitKind, LimitSpec, Maximum, Spec};
+use crate::spec::{self, Action, Deletion, Field, LimitKind, LimitSpec, Maximum, Spec};
 use crate::webhook::Hooks;
 
 /// A connector file with everything compiled and checked.
@@ -144,14 +144,22 @@ impl Connector {
         self.spec.agents.is_some()
     }
 
-    /// The kinds of interactions that can be retrieved, in the order of the file.
-    pub fn interactions(&self) -> &[Interaction] {
-        &self.spec.interactions
+    /// The types of interactions that can be asked for, in the connector's spelling.
+    pub fn interaction_types(&self) -> impl Iterator<Item = &str> {
+        self.spec
+            .interactions
+            .iter()
+            .map(|interaction| interaction.kind.as_str())
     }
 
-    /// The actions that can be executed, in the order of the file.
-    pub fn actions(&self) -> &[Action] {
-        &self.spec.actions
+    /// The names of the actions.
+    pub fn actions(&self) -> impl Iterator<Item = &str> {
+        self.spec.actions.iter().map(|action| action.name.as_str())
+    }
+
+    /// An action, by its name in the URL.
+    pub fn action(&self, name: &str) -> Option<&Action> {
+        self.spec.actions.iter().find(|action| action.name == name)
     }
 
     pub fn webhook(&self) -> Option<Hooks<'_>> {

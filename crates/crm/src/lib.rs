@@ -34,5 +34,5 @@ pub use identity::Canonical;
 pub use load::Problem;
 pub use map::{Counts, Observed};
 pub use pacer::{Budgets, Pacer, Patience};
-pub use spec::{Action, Field, FieldSource, FieldType, Input, Interaction, Role};
+pub use spec::{Field, FieldSource, FieldType, Role};
 pub use webhook::{Event, Hooks, Refused, Verified, WebhookRequest};

@@ -60,6 +60,8 @@ pub struct Args {
     date: Option<Date>,
 
     /// Live run against the configured CRM with these credentials; KEY=@FILE takes the value from a file
+    ///
+    /// The run has a budget of its own: its few calls come on top of those of a bridge that is running.
     #[arg(long = "auth", value_name = "KEY=VALUE", group = "source")]
     auth: Vec<AuthField>,
     /// Live run against a made-up CRM, for integrations with the connector "demo"

@@ -355,7 +355,11 @@ fn connection<R: BufRead, W: Write>(
             continue;
         }
         let title = field.title.as_deref().unwrap_or(name);
-        let question = format!("{title} (connection.{name})");
+        let open = match field.kind {
+            FieldType::Secret => ", which will stand in the file as it is",
+            _ => "",
+        };
+        let question = format!("{title} (connection.{name}{open})");
         let value = asker.ask(&question, None, |text| match text.is_empty() {
             true => Err("the connector needs it".to_owned()),
             false => Ok(text.to_owned()),

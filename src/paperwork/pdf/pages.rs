@@ -202,7 +202,7 @@ impl Typesetter {
 
     fn table(&mut self, head: &[String], rows: &[Vec<String>]) {
         let shares: &[f32] = match head.len() {
-            2 => &[0.32, 0.68],
+            2 => &[0.37, 0.63],
             3 => &[0.26, 0.40, 0.34],
             _ => &[1.0],
         };

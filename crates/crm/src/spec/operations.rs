@@ -82,9 +82,10 @@ pub struct Input {
     pub mandatory: bool,
     pub kind: &'static str,
     pub title: Option<String>,
-    /// The values of a select, separated by commas; of all others the default, which may hold `{{contact.email}}`
-    /// (Talkdesk actions, configuration).
-    pub format: Option<String>,
+    /// What a `select` may be.
+    pub options: Vec<String>,
+    /// What Talkdesk fills in where nobody does; it may hold `{{contact.email}}` (Talkdesk actions, configuration).
+    pub default: Option<String>,
     /// Its place in the file, which is the order for people.
     pub at: usize,
 }
@@ -285,11 +286,31 @@ const INPUT_TYPES: [&str; 7] = ["text", "textarea", "number", "tel", "url", "dat
 impl Input {
     fn read(at: usize, table: Table<'_, '_>) -> Input {
         let words = INPUT_TYPES.map(|word| (word, word));
+        let kind = table.choice("type", &words).unwrap_or("text");
+        let options: Vec<String> = table
+            .texts("options")
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(text, _)| text)
+            .collect();
+        if (kind == "select") != !options.is_empty() {
+            table.problem(
+                "options",
+                format!("`{}`: a select has `options`, and nothing else has", table.path),
+                Some("options = [\"low\", \"high\"]"),
+            );
+        }
+        let default = table.text("default");
+        if kind == "select" && default.is_some() {
+            // Talkdesk's one `format` holds either the values or the default.
+            table.problem("default", "a select has no `default`", None);
+        }
         let input = Input {
             mandatory: table.boolean("mandatory").unwrap_or(false),
-            kind: table.choice("type", &words).unwrap_or("text"),
+            kind,
             title: table.text("title"),
-            format: table.text("format"),
+            options,
+            default,
             at,
         };
         table.finish();
