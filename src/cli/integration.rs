@@ -3,7 +3,10 @@
 mod manifest;
 mod new;
 
+use std::convert::Infallible;
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use super::{Failure, print, settings};
 use crate::paperwork::{configuration, markdown};
@@ -67,4 +70,39 @@ fn show(config: Option<&Path>, name: &str, format: Format, show_secret: bool) ->
 #[expect(clippy::print_stderr, reason = "remarks beside what was asked for")]
 fn remark(text: &str) {
     eprintln!("{text}");
+}
+
+/// `KEY=VALUE` or `KEY=@FILE`, as typed. Taken apart only by [`pairs`], so that no usage error repeats a secret.
+#[derive(Clone)]
+struct Pair(String);
+
+impl FromStr for Pair {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Pair, Infallible> {
+        Ok(Pair(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pair(***)")
+    }
+}
+
+/// The pairs of one option, with the values that are in files; what is wrong goes to the problems, never with a value.
+fn pairs(option: &str, typed: &[Pair], problems: &mut Vec<String>) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (index, Pair(text)) in typed.iter().enumerate() {
+        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            problems.push(format!("{option} number {} is not KEY=VALUE", index + 1));
+            continue;
+        };
+        match value.strip_prefix('@').map(std::fs::read_to_string) {
+            None => found.push((key.to_owned(), value.to_owned())),
+            Some(Ok(text)) => found.push((key.to_owned(), text.trim_end_matches(['\r', '\n']).to_owned())),
+            Some(Err(error)) => problems.push(format!("{option} {key}: its file cannot be read: {error}")),
+        }
+    }
+    found
 }

@@ -11,9 +11,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use process::settings::{Integration, Settings};
 use serde_json::Value;
 use talkdesk::config::Configuration;
-use talkdesk::player::{AuthField, auth};
 
-use super::remark;
+use super::{Pair, pairs, remark};
 use crate::cli::{Failure, print, settings};
 use crate::paperwork::configuration::{self, Described};
 use crate::paperwork::examples::{Examples, Shown};
@@ -63,7 +62,7 @@ pub struct Args {
     ///
     /// The run has a budget of its own: its few calls come on top of those of a bridge that is running.
     #[arg(long = "auth", value_name = "KEY=VALUE", group = "source")]
-    auth: Vec<AuthField>,
+    auth: Vec<Pair>,
     /// Live run against a made-up CRM, for integrations with the connector "demo"
     #[arg(long, group = "source")]
     fake: bool,
@@ -108,6 +107,7 @@ struct Prepared {
     described: Described,
     customer: Customer,
     from: Contact,
+    auth: BTreeMap<String, String>,
     fonts: Vec<Vec<u8>>,
     attachments: Vec<Attachment>,
 }
@@ -123,7 +123,7 @@ pub async fn run(config: Option<&Path>, args: Args) -> Result<(), Failure> {
         masked,
         ..
     } = &prepared.described;
-    let examples = examples(&args, settings.clone(), &folder, &prepared.described, date).await?;
+    let examples = examples(&args, settings.clone(), &folder, &prepared, date).await?;
     let manifest = Manifest {
         configuration,
         crm,
@@ -195,6 +195,7 @@ fn prepare(args: &Args, settings: &Settings, folder: &Path) -> Result<Prepared, 
             problems.push(format!("{} is there already; --force overwrites it", path.display()));
         }
     }
+    let auth = pairs("--auth", &args.auth, &mut problems).into_iter().collect();
     let customer = customer(args, integration, &mut problems);
     let from = match &args.from {
         Some(from) => from
@@ -227,6 +228,7 @@ fn prepare(args: &Args, settings: &Settings, folder: &Path) -> Result<Prepared, 
                 described,
                 customer,
                 from,
+                auth,
                 fonts,
                 attachments,
             })
@@ -345,9 +347,10 @@ async fn examples(
     args: &Args,
     settings: Settings,
     folder: &Path,
-    described: &Described,
+    prepared: &Prepared,
     today: Date,
 ) -> Result<Examples, Failure> {
+    let described = &prepared.described;
     let configuration = &described.configuration;
     let mut secrets: Vec<String> = Vec::new();
     if let Some(secret) = settings.integrations[&args.name].path_secret.as_ref() {
@@ -357,10 +360,9 @@ async fn examples(
         (Some(folder), _) => Examples::read(folder, &paths(configuration)).map_err(Failure::Usage)?,
         (None, true) => Examples::new("It has no example calls."),
         (None, false) => {
-            let given = auth(&args.auth).map_err(|error| usage(process::chain(&error)))?;
             let crm = match args.fake {
                 true => Crm::Fake,
-                false => Crm::Configured(given.0),
+                false => Crm::Configured(prepared.auth.clone()),
             };
             let plan = Plan {
                 name: &args.name,

@@ -10,7 +10,7 @@ use process::settings::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Settings,
 use rand::RngCore;
 use serde_json::Value;
 
-use super::remark;
+use super::{Pair, pairs, remark};
 use crate::cli::{Failure, check, print};
 use crate::integrations::connector_source;
 use crate::paperwork::configuration::{MASK, crm_name};
@@ -39,7 +39,7 @@ pub struct Args {
     region: Option<String>,
     /// Value of the connector that you fix; repeat for more. KEY=@FILE takes the value from a file
     #[arg(long = "connection", value_name = "KEY=VALUE")]
-    connection: Vec<String>,
+    connection: Vec<Pair>,
     /// Put a new random secret into the URLs (always done where the type is none)
     #[arg(long)]
     path_secret: bool,
@@ -321,24 +321,12 @@ fn gather<R: BufRead, W: Write>(args: Args, place: &Place, asker: &mut Asker<R, 
 /// The values of the connector that the operator fixes: those given, and those that have no default and are asked for.
 fn connection<R: BufRead, W: Write>(
     block: &mut Block,
-    given: &[String],
+    given: &[Pair],
     connector: &Connector,
     asker: &mut Asker<R, W>,
 ) -> Result<(), Failure> {
     let mut problems = Vec::new();
-    let mut values: Vec<(String, String)> = Vec::new();
-    for (index, text) in given.iter().enumerate() {
-        // Never repeats what was typed: it may be a secret.
-        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            problems.push(format!("--connection number {} is not KEY=VALUE", index + 1));
-            continue;
-        };
-        match value.strip_prefix('@').map(std::fs::read_to_string) {
-            None => values.push((key.to_owned(), value.to_owned())),
-            Some(Ok(text)) => values.push((key.to_owned(), text.trim_end_matches(['\r', '\n']).to_owned())),
-            Some(Err(error)) => problems.push(format!("--connection {key}: its file cannot be read: {error}")),
-        }
-    }
+    let mut values = pairs("--connection", given, &mut problems);
     let mut fields: Vec<_> = connector
         .fields()
         .iter()

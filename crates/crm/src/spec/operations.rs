@@ -79,15 +79,15 @@ pub struct Action {
 
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// Its place in the file, which is the order for people.
+    pub at: usize,
+    /// What Talkdesk fills in where nobody does; it may hold `{{contact.email}}` (Talkdesk actions, configuration).
+    pub default: Option<String>,
     pub mandatory: bool,
     pub kind: &'static str,
     pub title: Option<String>,
     /// What a `select` may be.
     pub options: Vec<String>,
-    /// What Talkdesk fills in where nobody does; it may hold `{{contact.email}}` (Talkdesk actions, configuration).
-    pub default: Option<String>,
-    /// Its place in the file, which is the order for people.
-    pub at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -285,6 +285,11 @@ const INPUT_TYPES: [&str; 7] = ["text", "textarea", "number", "tel", "url", "dat
 
 impl Input {
     fn read(at: usize, table: Table<'_, '_>) -> Input {
+        let default = table.text("default");
+        if default.is_some() && table.has("options") {
+            // Talkdesk's one `format` holds either the values or the default.
+            table.problem("default", "a select has no `default`", None);
+        }
         let words = INPUT_TYPES.map(|word| (word, word));
         let kind = table.choice("type", &words).unwrap_or("text");
         let options: Vec<String> = table
@@ -293,25 +298,31 @@ impl Input {
             .into_iter()
             .map(|(text, _)| text)
             .collect();
-        if (kind == "select") != !options.is_empty() {
+        if (kind == "select") == options.is_empty() {
             table.problem(
                 "options",
                 format!("`{}`: a select has `options`, and nothing else has", table.path),
                 Some("options = [\"low\", \"high\"]"),
             );
         }
-        let default = table.text("default");
-        if kind == "select" && default.is_some() {
-            // Talkdesk's one `format` holds either the values or the default.
-            table.problem("default", "a select has no `default`", None);
+        // Talkdesk's configuration writes them as one comma separated text.
+        if options
+            .iter()
+            .any(|option| option.trim() != option || option.is_empty() || option.contains(','))
+        {
+            table.problem(
+                "options",
+                "an option is not empty and has no comma or outer blank",
+                None,
+            );
         }
         let input = Input {
+            at,
+            default,
             mandatory: table.boolean("mandatory").unwrap_or(false),
             kind,
             title: table.text("title"),
             options,
-            default,
-            at,
         };
         table.finish();
         input

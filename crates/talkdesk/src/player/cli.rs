@@ -154,11 +154,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The credentials that were typed.
-///
-/// # Errors
-/// A field that is not `KEY=VALUE`, or a file that cannot be read; never with a value.
-pub fn auth(fields: &[AuthField]) -> Result<Auth, CliError> {
+fn auth(fields: &[AuthField]) -> Result<Auth, CliError> {
     fields
         .iter()
         .enumerate()

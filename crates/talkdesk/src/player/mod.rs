@@ -21,7 +21,7 @@ use std::time::Duration;
 use reqwest::Client;
 use url::Url;
 
-pub use cli::{AuthField, Cli, CliError, auth, run};
+pub use cli::{Cli, CliError, run};
 pub use patience::Patience;
 pub use state::{CheckpointFile, PlayerState, StateError};
 pub use summary::{Ended, PageMillis, RunSummary};
