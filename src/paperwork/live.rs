@@ -102,7 +102,7 @@ pub async fn record(mut settings: Settings, folder: &std::path::Path, plan: Plan
     running.await??;
     let mut examples = examples?;
     if let Some(site) = site {
-        examples.each_body(|body| mask::replace(body, &[site.clone()], FAKE_SITE));
+        examples.each_body(|body| mask::replace(body, std::slice::from_ref(&site), FAKE_SITE));
     }
     Ok(examples)
 }

@@ -276,7 +276,8 @@ fn customer(args: &Args, integration: &Integration, problems: &mut Vec<String>) 
         &integration.talkdesk_domain,
     );
     let is_host = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-    if !talkdesk_domain.is_empty() && !(talkdesk_domain.contains('.') && talkdesk_domain.chars().all(is_host)) {
+    let is_domain = talkdesk_domain.contains('.') && talkdesk_domain.chars().all(is_host);
+    if !talkdesk_domain.is_empty() && !is_domain {
         problems.push(format!(
             "--talkdesk-domain: {talkdesk_domain:?} is no domain such as acme.mytalkdesk.com"
         ));

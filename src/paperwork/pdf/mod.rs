@@ -51,7 +51,7 @@ fn listed(letters: &[char]) -> String {
     letters.iter().map(named).collect::<Vec<_>>().join(", ")
 }
 
-pub(self) fn compressed(data: &[u8]) -> Vec<u8> {
+fn compressed(data: &[u8]) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
     // Writing into memory does not fail.
     let _ = encoder.write_all(data);
