@@ -418,6 +418,12 @@ fn a_name_that_no_font_has_is_refused_by_its_letters() {
         error.to_string(),
         "no font has 小 (U+5C0F), 明 (U+660E), 王 (U+738B), 😀 (U+1F600): name one that has with --font FILE.ttf"
     );
+    let turned = Document::new("Letters", vec![Block::text("Ltd ש")]);
+    let error = pdf::render(&turned, Vec::new(), DAY).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the PDF cannot set ש (U+05E9): write it in Latin letters"
+    );
     let error = pdf::render(&document, vec![b"no font".to_vec()], DAY).unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
 }

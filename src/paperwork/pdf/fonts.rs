@@ -96,6 +96,9 @@ impl Fonts {
     }
 
     fn find(&self, style: Style, c: char) -> Option<usize> {
+        if is_shaped(c) {
+            return None;
+        }
         let own = style as usize;
         let extra = OWN.len()..self.faces.len();
         std::iter::once(own)
@@ -154,6 +157,14 @@ impl Fonts {
     ) -> Result<(), FontError> {
         self.faces[face].embed(pdf, font, next)
     }
+}
+
+/// Whether a letter belongs to a script that is written from right to left, or whose letters change with their neighbours:
+/// Hebrew to Arabic, those of India and around it, Myanmar, Khmer, and the marks that turn the direction.
+pub fn is_shaped(c: char) -> bool {
+    matches!(u32::from(c),
+        0x0590..=0x0DFF | 0x1000..=0x109F | 0x1780..=0x17FF | 0x200E..=0x200F | 0x202A..=0x202E | 0x2066..=0x2069
+        | 0xFB1D..=0xFDFF | 0xFE70..=0xFEFE | 0x1_0800..=0x1_11FF | 0x1_E800..=0x1_EFFF)
 }
 
 /// The name of a face within the pages.

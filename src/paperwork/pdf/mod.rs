@@ -22,24 +22,34 @@ pub enum PdfError {
     /// Printing a box instead of a letter of somebody's name would be worse than no document.
     #[error("no font has {}: name one that has with --font FILE.ttf", listed(.0))]
     Letters(Vec<char>),
+    /// Scripts that run from right to left or join their letters, which takes more than placing one after the other.
+    #[error("the PDF cannot set {}: write it in Latin letters", listed(.0))]
+    Script(Vec<char>),
 }
 
 /// Renders. `extra` are TrueType fonts for letters outside Latin, Greek and Cyrillic; `date` is the day that the file says
 /// it was made.
 pub fn render(document: &Document, extra: Vec<Vec<u8>>, date: jiff::civil::Date) -> Result<Vec<u8>, PdfError> {
     let fonts = Fonts::load(extra)?;
-    let missing: BTreeSet<char> = document
+    let letters: BTreeSet<char> = document
         .blocks
         .iter()
         .flat_map(Block::prose)
         .chain([document.title.as_str()])
         .flat_map(str::chars)
         .filter(|c| !c.is_control())
+        .collect();
+    let scripts: Vec<char> = letters.iter().copied().filter(|c| fonts::is_shaped(*c)).collect();
+    if !scripts.is_empty() {
+        return Err(PdfError::Script(scripts));
+    }
+    let missing: Vec<char> = letters
+        .into_iter()
         // Headings are bold: a letter has to be in both.
         .filter(|c| !fonts.has(Style::Regular, *c) || !fonts.has(Style::Bold, *c))
         .collect();
     if !missing.is_empty() {
-        return Err(PdfError::Letters(missing.into_iter().collect()));
+        return Err(PdfError::Letters(missing));
     }
     let mut typesetter = Typesetter::new(fonts, &document.title);
     document.blocks.iter().for_each(|block| typesetter.block(block));
