@@ -1,7 +1,8 @@
 //! `snapbridge demo`: the whole story on one machine. A fake CRM behind a rate limit, the bridge in one process, and the
-//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync.
+//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync, actions.
 
 mod compare;
+mod operations;
 mod report;
 
 use std::net::SocketAddr;
@@ -59,7 +60,8 @@ pub struct Args {
     /// Another queue, say amqp://guest:guest@127.0.0.1:5672 [default: SQLite in the folder]
     #[arg(long, value_name = "URL")]
     queue: Option<String>,
-    /// End after the play; exit code 0 only if Talkdesk's side holds every contact in its newest version
+    /// End after the play; exit code 0 only if Talkdesk's side holds every contact in its newest version, and each action
+    /// was done once
     #[arg(long)]
     exit: bool,
     /// Print the summary as one JSON object, last on stdout
@@ -104,7 +106,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }],
     });
     let settings = settings(&args, &crm_url)?;
-    let listeners = Listeners::bind(&settings, Role::Both).await?;
+    let listeners = Listeners::bind(&settings, Role::Both, &data).await?;
     let bridge = match &listeners.public {
         Some(listener) => format!("http://{}", listener.local_addr()?),
         None => bail!("no public listener"),
@@ -160,8 +162,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         narrator.result(&report);
     }
-    if !good {
+    if report.missing > 0 {
         bail!("Talkdesk's side does not hold every contact of the CRM in its newest version");
+    }
+    if !good {
+        bail!("not every action was done once and seen: {}", report.operations);
     }
     Ok(())
 }
@@ -254,11 +259,19 @@ impl Play<'_> {
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         };
+        let edits = began.elapsed();
         let delivered: u64 = later.iter().map(|run| run.contacts).sum();
         self.narrator.say(&format!(
             "   {delivered} contacts, there {:.1} s after the edits",
-            began.elapsed().as_secs_f64()
+            edits.as_secs_f64()
         ));
+
+        self.narrator
+            .step("5. an agent creates a contact and a ticket, logs a call, and looks at the contact");
+        let operations = self.operate().await?;
+        self.narrator.say(&format!("   {operations}"));
+        let (late, difference) = self.catch_up(&mut state, &copy, difference).await?;
+        later.extend(late);
         let mut runs = vec![first];
         runs.extend(later);
         Ok(Some(Report::new(
@@ -266,7 +279,8 @@ impl Play<'_> {
             &copy,
             difference,
             &self.crm.stats(ACCOUNT),
-            began.elapsed(),
+            edits,
+            operations,
         )))
     }
 
@@ -337,11 +351,22 @@ impl Play<'_> {
 }
 
 fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
-    let auth = format!("{{\"auth\":{{\"account\":\"{ACCOUNT}\",\"token\":\"{TOKEN}\"}}}}");
+    let body = |more: Value| {
+        let mut body = json!({"auth": {"account": ACCOUNT, "token": TOKEN}});
+        if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+            body.extend(more);
+        }
+        body.to_string()
+    };
+    let auth = body(json!({}));
+    let whose = body(json!({"data": {"contact_external_id": "1"}}));
+    let ticket = body(json!({"meta": {"contact_external_id": "1"}, "data": {"subject": "Call back"}}));
     format!(
         "\nThe bridge stays up; Ctrl-C ends it. Try:\n\
          \x20 curl -s {bridge}/{INTEGRATION}/contact_sync -d '{auth}' | head -c 600\n\
          \x20 curl -s {bridge}/{INTEGRATION}/auth_validation -d '{auth}'\n\
+         \x20 curl -s {bridge}/{INTEGRATION}/interaction_update -d '{whose}'\n\
+         \x20 curl -s {bridge}/{INTEGRATION}/actions/create_ticket -d '{ticket}'\n\
          \x20 curl -s {crm}/_control -d '{{\"account\":\"{ACCOUNT}\",\"edit\":{{\"count\":10}}}}'\n\
          \x20 curl -s {admin}/readyz\n\
          \x20 curl -s {admin}/metrics | grep snapbridge_\n\

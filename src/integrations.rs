@@ -1,7 +1,7 @@
 //! The configured integrations: each a connector with its settings, and the CRM clients of their accounts.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,9 +18,11 @@ use parking_lot::Mutex;
 use process::settings::{self, Settings};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use worker::source::Pace;
 use worker::{CrmSource, Source, Sources, Traits};
+
+use crate::guard::Guard;
+use crate::images::{Image, Purpose};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
 const CLIENTS: usize = 2_000;
@@ -34,10 +36,14 @@ pub struct Integration {
     pub auth_success_status: u16,
     /// Fields that auth_validation returns for Talkdesk to keep.
     pub return_fields: Vec<String>,
-    path_secret: Option<[u8; 32]>,
+    /// Served under the integration's name for Talkdesk to show.
+    pub logo: Image,
+    pub icon: Image,
+    pub guard: Guard,
     fixed: BTreeMap<String, SecretString>,
     app: BTreeMap<String, SecretString>,
-    region: Option<String>,
+    /// Two-letter country code whose national phone numbers are assumed.
+    pub region: Option<String>,
     http: Http,
     traits: Traits,
     pace: Pace,
@@ -182,6 +188,22 @@ impl Integration {
         if settings.auth_type == settings::AuthType::None {
             problems.push("auth_type = \"none\" is not run yet: give the accounts credentials of their own".to_owned());
         }
+        if connector.fields().contains_key(&settings.bridge_key_field) {
+            problems.push(format!(
+                "bridge_key_field is {:?}, which is a field of the connector; take another name",
+                settings.bridge_key_field
+            ));
+        }
+        let picture =
+            |purpose, file: &Option<PathBuf>| Image::load(purpose, file.as_deref(), folder, all.http.image_limit.0);
+        let (logo, icon) = (
+            picture(Purpose::Logo, &settings.logo)
+                .map_err(|problem| problems.push(problem))
+                .ok(),
+            picture(Purpose::Icon, &settings.icon)
+                .map_err(|problem| problems.push(problem))
+                .ok(),
+        );
         for field in settings.connection.keys() {
             if !connector
                 .fields()
@@ -210,7 +232,7 @@ impl Integration {
                 problems.push(format!("connection.{field} is missing; the connector needs it"));
             }
         }
-        let Some(http) = http.filter(|_| problems.is_empty()) else {
+        let (Some(http), Some(logo), Some(icon), true) = (http, logo, icon, problems.is_empty()) else {
             return Err(problems);
         };
         Ok(Integration {
@@ -230,7 +252,9 @@ impl Integration {
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
             return_fields: settings.return_fields.clone(),
-            path_secret: settings.path_secret.as_ref().map(|secret| hash(secret.expose_secret())),
+            logo,
+            icon,
+            guard: Guard::of(settings),
             fixed: settings.connection.clone(),
             app: settings.app.clone(),
             region: settings.region.clone(),
@@ -239,16 +263,8 @@ impl Integration {
         })
     }
 
-    /// Whether a URL with (or without) this secret segment may be used. Constant time.
-    pub fn admits(&self, secret: Option<&str>) -> bool {
-        match (&self.path_secret, secret) {
-            (None, None) => true,
-            (Some(wanted), Some(given)) => wanted.ct_eq(&hash(given)).into(),
-            (None, Some(_)) | (Some(_), None) => false,
-        }
-    }
-
-    /// The fields of `auth` that the connector knows; others are ignored, and empty ones count as missing.
+    /// The fields of `auth` that the connector knows; others, such as the bridge key, are ignored, and empty ones count
+    /// as missing.
     pub fn auth(&self, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let known = |(name, value): &(&String, &String)| {
             !value.is_empty()
@@ -387,6 +403,12 @@ impl Integration {
         )
     }
 
+    /// A client for somebody who waits: with the credentials of the request, and ahead of the workers.
+    pub fn visit(&self, account: &Account, auth: &BTreeMap<String, String>) -> CrmResult<Client> {
+        let fields = with_learned(auth.clone(), account);
+        self.client(fields, &account.budget, Class::Interactive, account.id.as_str())
+    }
+
     fn source(&self, account: &Account) -> CrmResult<CrmSource> {
         let auth = account
             .credentials
@@ -394,11 +416,7 @@ impl Integration {
             .map_err(|error| {
                 CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
             })?;
-        let mut fields = auth;
-        for (name, value) in &account.learned {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            fields.entry(name.clone()).or_insert(text);
-        }
+        let fields = with_learned(auth, account);
         let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
         Ok(CrmSource {
             client,
@@ -434,6 +452,14 @@ impl Sources for Integrations {
     }
 }
 
+fn with_learned(mut fields: BTreeMap<String, String>, account: &Account) -> BTreeMap<String, String> {
+    for (name, value) in &account.learned {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        fields.entry(name.clone()).or_insert(text);
+    }
+    fields
+}
+
 fn client_settings(settings: &Settings) -> ClientSettings {
     ClientSettings {
         connect_timeout: settings.crm.connect_timeout,
@@ -454,10 +480,6 @@ pub fn role_name(role: Option<Role>) -> &'static str {
         Some(Role::Ignored) => "ignored",
         None => "-",
     }
-}
-
-fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
 }
 
 fn mapping_version(source: &str) -> u32 {

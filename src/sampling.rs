@@ -194,6 +194,18 @@ fn describe() {
         Unit::Seconds,
         "Time of a live credential check"
     );
+    gauge!(
+        "snapbridge_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate of the public listener expires, in Unix time"
+    );
+    counter!(
+        "snapbridge_tls_reloads_total",
+        "Certificates that took the place of another, or failed to, by result"
+    );
+    counter!(
+        "snapbridge_tls_handshake_failures_total",
+        "Connections without a TLS handshake, by why"
+    );
     counter!("snapbridge_requests_total", "Requests by endpoint and status");
     counter!("snapbridge_errors_total", "Error answers by code");
     counter!("snapbridge_pages_total", "Contact sync pages by mode of their run");

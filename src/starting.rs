@@ -35,16 +35,16 @@ impl Starting {
             connections: settings.http.max_connections,
             drain: Duration::from_secs(1),
         };
-        let serve = |listener: &TcpListener, router: Router| -> std::io::Result<()> {
+        let serve = |listener: &TcpListener, router: Router, tls| -> std::io::Result<()> {
             let twin = TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into())?;
             starting
                 .tasks
-                .spawn(server::serve(twin, router, limits, starting.stop.clone()));
+                .spawn(server::serve(twin, router, limits, tls, starting.stop.clone()));
             Ok(())
         };
-        serve(&listeners.admin, admin(role))?;
+        serve(&listeners.admin, admin(role), None)?;
         if let Some(public) = &listeners.public {
-            serve(public, Router::new().fallback(come_again))?;
+            serve(public, Router::new().fallback(come_again), listeners.tls.clone())?;
         }
         Ok(starting)
     }

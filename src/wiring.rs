@@ -23,7 +23,8 @@ use worker::{Deps, Policy, Requests};
 use crate::admin::{self, Admin};
 use crate::front::{self, Front};
 use crate::integrations::Integrations;
-use crate::{sampling, server};
+use crate::tls::Tls;
+use crate::{origin, sampling, server};
 
 /// The parts that every role shares.
 pub struct Parts {
@@ -247,17 +248,24 @@ pub fn keys(file: KeyFile) -> anyhow::Result<Arc<Keys>> {
 /// The listeners of a process, bound before anything else starts, so that a taken port is the first thing one hears.
 pub struct Listeners {
     pub public: Option<TcpListener>,
+    /// Of the public listener.
+    pub tls: Option<Arc<Tls>>,
     pub admin: TcpListener,
 }
 
 impl Listeners {
-    pub async fn bind(settings: &Settings, role: Role) -> anyhow::Result<Listeners> {
-        let public = match role.has_front() {
-            true => Some(bind(settings.http.listen, "http.listen").await?),
-            false => None,
+    /// `folder` is where relative paths of the settings start.
+    pub async fn bind(settings: &Settings, role: Role, folder: &Path) -> anyhow::Result<Listeners> {
+        let (tls, public) = match role.has_front() {
+            true => (
+                Tls::load(settings, folder).await?,
+                Some(bind(settings.http.listen, "http.listen").await?),
+            ),
+            false => (None, None),
         };
         Ok(Listeners {
             public,
+            tls,
             admin: bind(settings.http.admin_listen, "http.admin_listen").await?,
         })
     }
@@ -312,15 +320,26 @@ pub async fn run(
         listeners.admin,
         admin::router(admin),
         limits,
+        None,
         stop.clone(),
     ));
     if let Some(listener) = listeners.public {
         let address = listener.local_addr()?;
-        tracing::info!(%address, "serving Talkdesk and webhooks");
+        tracing::info!(%address, tls = listeners.tls.is_some(), "serving Talkdesk and webhooks");
+        if origin::is_exposed(&parts.settings, address.ip()) {
+            tracing::warn!(
+                "credentials may cross the network readably: there is no http.tls.cert, and http.public_url is not https. \
+                 Talkdesk calls nothing but HTTPS"
+            );
+        }
+        if let Some(tls) = &listeners.tls {
+            tasks.spawn(tls.clone().watch(stop.clone()));
+        }
         tasks.spawn(server::serve(
             listener,
             front::router(Arc::new(parts.front())),
             limits,
+            listeners.tls,
             stop.clone(),
         ));
     }

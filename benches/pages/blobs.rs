@@ -44,7 +44,7 @@ impl Blobs {
             connections: 512,
             drain: Duration::from_secs(1),
         };
-        tokio::spawn(server::serve(listener, router, limits, stop));
+        tokio::spawn(server::serve(listener, router, limits, None, stop));
         Ok(address)
     }
 }

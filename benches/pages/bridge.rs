@@ -107,7 +107,7 @@ impl Bridge {
             store::migrate(&defaults.store(&settings)?, "bench", false).await?;
         }
         let parts = Parts::build(settings, &defaults, Path::new("")).await?;
-        let listeners = Listeners::bind(&parts.settings, Role::Front).await?;
+        let listeners = Listeners::bind(&parts.settings, Role::Front, Path::new("")).await?;
         let address = listeners.public.as_ref().context("a public listener")?.local_addr()?;
         let (store, keys) = (parts.store.clone(), parts.keys.clone());
         tokio::spawn(wiring::run(parts, Role::Front, listeners, Metrics::install()?, stop));

@@ -10,6 +10,7 @@ use store::MemoryStore;
 
 use super::{Failure, print, settings};
 use crate::integrations::{Integrations, connector_source, role_name};
+use crate::tls::Tls;
 
 pub fn connectors(names: &[String]) -> Result<(), Failure> {
     let mut problems = Vec::new();
@@ -76,16 +77,41 @@ pub fn list() -> Result<(), Failure> {
 /// Loads everything that can be loaded without a store: settings, connectors, hosts.
 pub async fn config(config: Option<&Path>) -> Result<(), Failure> {
     let (settings, folder) = settings(config)?;
-    integrations(&settings, &folder)?;
+    let mut problems = match loaded(&settings, &folder) {
+        Ok(_) => Vec::new(),
+        Err(Failure::Usage(problems)) => problems,
+        Err(failure) => return Err(failure),
+    };
+    if let Err(error) = Tls::load(&settings, &folder).await {
+        problems.push(process::chain(error.as_ref()));
+    }
+    if !problems.is_empty() {
+        return Err(Failure::Usage(problems));
+    }
     print(&settings.masked());
     Ok(())
 }
 
+/// What Talkdesk's integration configuration wants to know of each integration.
+pub fn urls(config: Option<&Path>) -> Result<(), Failure> {
+    let (settings, folder) = settings(config)?;
+    let Some(base) = crate::urls::base(&settings) else {
+        let problem = "http.public_url is not set: it is the URL under which Talkdesk reaches this bridge";
+        return Err(Failure::Usage(vec![problem.to_owned()]));
+    };
+    let integrations = loaded(&settings, &folder)?;
+    for integration in integrations.iter() {
+        print(&format!("[{}]", integration.name));
+        for (name, url) in crate::urls::of(&base, integration) {
+            print(&format!("  {name:<34} {url}"));
+        }
+    }
+    Ok(())
+}
+
 /// Whether every integration of the settings could be run.
-pub(super) fn integrations(settings: &Settings, folder: &Path) -> Result<(), Failure> {
-    let clock = Arc::new(SystemClock);
+pub(super) fn loaded(settings: &Settings, folder: &Path) -> Result<Integrations, Failure> {
     let store = Arc::new(MemoryStore::new());
     let keys = crate::wiring::throwaway_keys()?;
-    Integrations::load(settings, folder, store, keys, clock, "check".into()).map_err(Failure::Usage)?;
-    Ok(())
+    Integrations::load(settings, folder, store, keys, Arc::new(SystemClock), "check".into()).map_err(Failure::Usage)
 }

@@ -26,9 +26,9 @@ pub enum Command {
         /// Form of the document
         #[arg(long, value_enum, default_value_t)]
         format: Format,
-        /// Write the bridge's secret into the URLs instead of masking it
-        #[arg(long)]
-        show_secret: bool,
+        /// The bridge's secret, which is masked in the URLs unless it is given; @FILE takes it from a file
+        #[arg(long, value_name = "SECRET|@FILE")]
+        path_secret: Option<Typed>,
     },
     /// Writes the API manifest that Talkdesk asks for, filled in: Markdown, PDF, and an e-mail with the PDF attached
     ///
@@ -50,15 +50,17 @@ pub async fn run(config: Option<&Path>, command: Command) -> Result<(), Failure>
         Command::Show {
             name,
             format,
-            show_secret,
-        } => show(config, &name, format, show_secret),
+            path_secret,
+        } => show(config, &name, format, path_secret.as_ref()),
         Command::Manifest(args) => manifest::run(config, *args).await,
     }
 }
 
-fn show(config: Option<&Path>, name: &str, format: Format, show_secret: bool) -> Result<(), Failure> {
+fn show(config: Option<&Path>, name: &str, format: Format, secret: Option<&Typed>) -> Result<(), Failure> {
     let (settings, folder) = settings(config)?;
-    let described = configuration::describe(name, &settings, &folder, show_secret).map_err(Failure::Usage)?;
+    let secret = secret.map(|typed| typed.value("--path-secret")).transpose();
+    let secret = secret.map_err(|problem| Failure::Usage(vec![problem]))?;
+    let described = configuration::describe(name, &settings, &folder, secret.as_deref()).map_err(Failure::Usage)?;
     match format {
         Format::Json => print(&described.json()),
         Format::Md => print(&markdown::render(&described.document())),
@@ -72,36 +74,50 @@ fn remark(text: &str) {
     eprintln!("{text}");
 }
 
-/// `KEY=VALUE` or `KEY=@FILE`, as typed. Taken apart only by [`pairs`], so that no usage error repeats a secret.
+/// A value, `@FILE`, `KEY=VALUE` or `KEY=@FILE`, as typed. Taken apart only here, so that no usage error repeats a secret.
 #[derive(Clone)]
-struct Pair(String);
+pub struct Typed(String);
 
-impl FromStr for Pair {
+impl FromStr for Typed {
     type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Pair, Infallible> {
-        Ok(Pair(text.to_owned()))
+    fn from_str(text: &str) -> Result<Typed, Infallible> {
+        Ok(Typed(text.to_owned()))
     }
 }
 
-impl fmt::Debug for Pair {
+impl fmt::Debug for Typed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pair(***)")
+        f.write_str("Typed(***)")
+    }
+}
+
+impl Typed {
+    /// The value, or what its file holds.
+    fn value(&self, option: &str) -> Result<String, String> {
+        value(option, &self.0)
+    }
+}
+
+fn value(option: &str, typed: &str) -> Result<String, String> {
+    match typed.strip_prefix('@').map(std::fs::read_to_string) {
+        None => Ok(typed.to_owned()),
+        Some(Ok(text)) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Some(Err(error)) => Err(format!("{option}: its file cannot be read: {error}")),
     }
 }
 
 /// The pairs of one option, with the values that are in files; what is wrong goes to the problems, never with a value.
-fn pairs(option: &str, typed: &[Pair], problems: &mut Vec<String>) -> Vec<(String, String)> {
+fn pairs(option: &str, typed: &[Typed], problems: &mut Vec<String>) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for (index, Pair(text)) in typed.iter().enumerate() {
+    for (index, Typed(text)) in typed.iter().enumerate() {
         let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             problems.push(format!("{option} number {} is not KEY=VALUE", index + 1));
             continue;
         };
-        match value.strip_prefix('@').map(std::fs::read_to_string) {
-            None => found.push((key.to_owned(), value.to_owned())),
-            Some(Ok(text)) => found.push((key.to_owned(), text.trim_end_matches(['\r', '\n']).to_owned())),
-            Some(Err(error)) => problems.push(format!("{option} {key}: its file cannot be read: {error}")),
+        match self::value(&format!("{option} {key}"), value) {
+            Ok(value) => found.push((key.to_owned(), value)),
+            Err(problem) => problems.push(problem),
         }
     }
     found

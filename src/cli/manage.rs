@@ -1,4 +1,4 @@
-//! `migrate`, `status`, `keys new`.
+//! `migrate`, `status`, `keys new`, `keys hash`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,5 +122,23 @@ pub fn new_keys(file: &Path) -> Result<(), Failure> {
         "{} made. Give it to every front and worker, and keep a copy",
         file.display()
     ));
+    Ok(())
+}
+
+/// Not from the arguments, which every user of the machine can list.
+pub fn hash_secret(file: Option<&Path>, new: bool) -> Result<(), Failure> {
+    let secret = match (file, new) {
+        (_, true) => {
+            let secret = process::secrets::fresh();
+            print(&secret);
+            secret
+        }
+        (Some(file), false) => {
+            std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?
+        }
+        (None, false) => std::io::read_to_string(std::io::stdin()).context("stdin cannot be read")?,
+    };
+    let hash = process::secrets::hashed(secret.trim_end_matches(['\r', '\n']));
+    print(&hash.map_err(|error| Failure::Usage(vec![error.to_string()]))?);
     Ok(())
 }

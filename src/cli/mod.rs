@@ -110,7 +110,7 @@ enum Command {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
-    /// Key files
+    /// Key files, and hashes of secrets
     Keys {
         #[command(subcommand)]
         command: KeysCommand,
@@ -121,6 +121,8 @@ enum Command {
 enum TalkdeskCommand {
     /// Plays the synchronizer for a whole run: pages, checkpoint, progress bar
     Sync(talkdesk::player::Cli),
+    /// Prints the URLs that the integration configuration asks for, from http.public_url; a path secret shows as SECRET
+    Urls,
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,6 +151,14 @@ enum KeysCommand {
     New {
         #[arg(value_name = "FILE")]
         file: PathBuf,
+    },
+    /// Prints the hash of a path secret or bridge key for the settings, sha256:…; reads the secret from FILE, else stdin
+    Hash {
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Make a new random secret: prints it, then its hash
+        #[arg(long, conflicts_with = "file")]
+        new: bool,
     },
 }
 
@@ -216,6 +226,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Sync(args),
         } => Ok(talkdesk::player::run(args).await.map_err(anyhow::Error::from)?),
+        Command::Talkdesk {
+            command: TalkdeskCommand::Urls,
+        } => check::urls(config),
         Command::Connector {
             command: ConnectorCommand::Check { connectors },
         } => check::connectors(&connectors),
@@ -237,6 +250,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys {
             command: KeysCommand::New { file },
         } => manage::new_keys(&file),
+        Command::Keys {
+            command: KeysCommand::Hash { file, new },
+        } => manage::hash_secret(file.as_deref(), new),
     }
 }
 

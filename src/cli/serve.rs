@@ -36,7 +36,7 @@ async fn role(settings: process::Settings, defaults: Defaults, folder: &Path, wh
     let stop = CancellationToken::new();
     process::stop::on_signals(stop.clone()).map_err(anyhow::Error::from)?;
     let metrics = Metrics::install().map_err(anyhow::Error::from)?;
-    let listeners = Listeners::bind(&settings, which).await?;
+    let listeners = Listeners::bind(&settings, which, folder).await?;
     let starting = Starting::serve(&listeners, &settings, which).map_err(anyhow::Error::from)?;
     let parts = wiring::until_ready(|| Parts::build(settings.clone(), &defaults, folder), &stop).await;
     starting.end().await;

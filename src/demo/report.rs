@@ -7,6 +7,7 @@ use serde::Serialize;
 use talkdesk::player::RunSummary;
 
 use super::compare::Copy;
+use super::operations::Operations;
 
 /// Tells the story on stdout; with `--json` on stderr, so that stdout holds the summary last.
 pub struct Narrator {
@@ -32,6 +33,7 @@ pub struct Report {
     pub crm_calls: u64,
     pub crm_calls_over_limit: u64,
     pub webhooks_delivered: u64,
+    pub operations: Operations,
 }
 
 impl Narrator {
@@ -67,7 +69,14 @@ impl Narrator {
 }
 
 impl Report {
-    pub fn new(runs: &[RunSummary], copy: &Copy, difference: Option<usize>, crm: &Stats, edits: Duration) -> Report {
+    pub fn new(
+        runs: &[RunSummary],
+        copy: &Copy,
+        difference: Option<usize>,
+        crm: &Stats,
+        edits: Duration,
+        operations: Operations,
+    ) -> Report {
         let first = runs.first();
         Report {
             contacts: copy.len(),
@@ -82,11 +91,12 @@ impl Report {
             crm_calls: crm.counted,
             crm_calls_over_limit: crm.over_limit,
             webhooks_delivered: crm.webhooks.delivered,
+            operations,
         }
     }
 
     pub fn is_good(&self) -> bool {
-        self.missing == 0
+        self.missing == 0 && self.operations.is_good()
     }
 
     pub fn text(&self) -> String {
@@ -100,7 +110,8 @@ impl Report {
              \x20 pages                 {} (half within {:.1} ms, 99 % within {:.1} ms)\n\
              \x20 calls to the CRM      {}, of which over its limit: {}\n\
              \x20 webhooks delivered    {}\n\
-             \x20 edit → Talkdesk       {:.1} s",
+             \x20 edit → Talkdesk       {:.1} s\n\
+             \x20 agent's actions       {}",
             self.contacts,
             self.pages,
             self.page_ms_p50,
@@ -109,6 +120,7 @@ impl Report {
             self.crm_calls_over_limit,
             self.webhooks_delivered,
             self.edits_ms as f64 / 1e3,
+            self.operations,
         )
     }
 }

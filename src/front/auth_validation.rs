@@ -11,11 +11,12 @@ use talkdesk::wire::AuthRequest;
 
 use super::error::{ApiResult, json};
 use super::identify::Proof;
-use super::{AddressPath, Front, body};
+use super::{AddressPath, Front};
 
 pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body: Body) -> ApiResult<Response> {
-    let integration = front.integration(&address.integration, address.secret.as_deref())?;
-    let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
+    let (integration, bytes) = front
+        .receive(&address.integration, address.secret.as_deref(), body)
+        .await?;
     let request = AuthRequest::parse(&bytes)?;
     let account = front
         .identify(&integration, &integration.auth(&request.auth), Proof::Live)

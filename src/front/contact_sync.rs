@@ -20,7 +20,7 @@ use talkdesk::wire::{SyncReply, SyncRequest};
 
 use super::error::{ApiError, ApiResult, json as json_response};
 use super::identify::Proof;
-use super::{AddressPath, Front, body};
+use super::{AddressPath, Front};
 use crate::integrations::Integration;
 
 /// Reads in a row that passed over everything they saw (a resend) before the page goes out empty, with an offset.
@@ -30,8 +30,9 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 
 pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body: Body) -> ApiResult<Response> {
     let began = Instant::now();
-    let integration = front.integration(&address.integration, address.secret.as_deref())?;
-    let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
+    let (integration, bytes) = front
+        .receive(&address.integration, address.secret.as_deref(), body)
+        .await?;
     let request = SyncRequest::parse(&bytes)?;
     let account = front
         .identify(&integration, &integration.auth(&request.auth), Proof::Young)

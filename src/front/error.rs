@@ -49,6 +49,12 @@ impl ApiError {
         ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// The connector has nothing of this kind.
+    pub fn not_configured(what: &str) -> ApiError {
+        let message = format!("This integration has no {what}");
+        ApiError::new(StatusCode::NOT_FOUND, "not_configured", message)
+    }
+
     pub fn store(error: &StoreError) -> ApiError {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,

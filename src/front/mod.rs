@@ -1,32 +1,43 @@
 //! The HTTP front: Talkdesk's endpoints and the CRMs' webhooks.
 
+mod actions;
 mod auth_validation;
 mod body;
 mod contact_sync;
+mod desk;
 mod error;
 mod flight;
 mod identify;
+mod images;
+mod interactions;
 mod webhooks;
+mod whom;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use contacts::keys::{Fingerprint, Keys};
 use contacts::{Clock, Queue, Store};
 use process::settings::{self, Settings};
+use talkdesk::wire::AuthRequest;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tracing::Instrument;
 use worker::Requests;
 
 pub use error::{ApiError, ApiResult};
 
 use crate::integrations::{Integration, Integrations};
+use crate::origin::Rule;
+use crate::server::Peer;
 use flight::Flights;
 
 /// Everything the front's handlers share.
@@ -40,6 +51,7 @@ pub struct Front {
     pub policy: Policy,
     checks: Flights<Fingerprint, identify::Checked>,
     guesses: identify::Guesses,
+    desk: desk::Desk,
 }
 
 /// The settings the front runs by.
@@ -48,12 +60,15 @@ pub struct Policy {
     pub page: settings::Page,
     pub cold: settings::Cold,
     pub credentials: settings::Credentials,
+    pub interactions: settings::Interactions,
+    pub actions: settings::Actions,
     pub body_limit: usize,
     pub webhook_body_limit: usize,
     pub body_timeout: Duration,
     pub request_deadline: Duration,
     pub dedupe: Duration,
     pub publish_timeout: Duration,
+    pub origin: Rule,
     /// The URL the world sees, without a trailing slash.
     pub public_url: Option<String>,
 }
@@ -64,17 +79,16 @@ impl Policy {
             page: settings.page.clone(),
             cold: settings.cold.clone(),
             credentials: settings.credentials.clone(),
+            interactions: settings.interactions.clone(),
+            actions: settings.actions.clone(),
             body_limit: settings.http.body_limit.0,
             webhook_body_limit: settings.http.webhook_body_limit.0,
             body_timeout: settings.http.body_timeout,
             request_deadline: settings.http.request_deadline,
             dedupe: settings.webhook.dedupe,
             publish_timeout: settings.webhook.publish_timeout,
-            public_url: settings
-                .http
-                .public_url
-                .as_ref()
-                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
+            origin: Rule::of(settings),
+            public_url: crate::urls::base(settings),
         }
     }
 }
@@ -100,21 +114,28 @@ impl Front {
             policy,
             checks: Flights::default(),
             guesses,
+            desk: desk::Desk::default(),
         }
     }
 
-    /// The integration of a URL, once its path secret (if it has one) is right.
-    fn integration(&self, name: &str, secret: Option<&str>) -> ApiResult<Arc<Integration>> {
+    /// The integration and the body of a Talkdesk call, once the bridge's own secrets are right: the one in the path
+    /// before the body is read, the one in `auth` before anything else in it is looked at.
+    async fn receive(&self, name: &str, secret: Option<&str>, body: Body) -> ApiResult<(Arc<Integration>, Bytes)> {
         let integration = self.integrations.get(name);
         let integration = integration.ok_or_else(|| ApiError::not_found("There is no integration of this name"))?;
-        if !integration.admits(secret) {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "wrong_secret",
-                "The bridge secret in the URL is wrong",
-            ));
+        let wrong = |message: &str| ApiError::new(StatusCode::FORBIDDEN, "wrong_secret", message);
+        if !integration.guard.admits(secret) {
+            return Err(wrong("The bridge secret in the URL is wrong"));
         }
-        Ok(integration)
+        let bytes = body::read(body, self.policy.body_limit, self.policy.body_timeout).await?;
+        if let Some(field) = integration.guard.field()
+            && !integration.guard.admits_auth(&AuthRequest::parse(&bytes)?.auth)
+        {
+            return Err(wrong(&format!(
+                "The bridge secret in the field {field} is wrong or missing"
+            )));
+        }
+        Ok((integration, bytes))
     }
 }
 
@@ -126,7 +147,9 @@ pub fn router(front: Arc<Front>) -> Router {
     let talkdesk = Router::new()
         .route("/contact_sync", post(contact_sync::handle))
         .route("/const_sync", post(contact_sync::handle))
-        .route("/auth_validation", post(auth_validation::handle));
+        .route("/auth_validation", post(auth_validation::handle))
+        .route("/interaction_update", post(interactions::handle))
+        .route("/actions/{name}", post(actions::handle));
     Router::new()
         .nest("/{integration}", talkdesk.clone())
         .nest("/{integration}/k/{secret}", talkdesk)
@@ -135,9 +158,11 @@ pub fn router(front: Arc<Front>) -> Router {
             "/{integration}/webhooks/{hook}",
             get(webhooks::challenge).post(webhooks::account),
         )
+        .merge(images::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(front.clone(), deadline))
+        .layer(middleware::from_fn_with_state(front.clone(), arrive))
         .layer(middleware::from_fn(observe))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new())
@@ -164,6 +189,25 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
         "The bridge failed on this request",
     )
     .into_response()
+}
+
+/// Refuses what did not come by TLS where that is asked for, whatever it wants: a redirect would have it send its
+/// credentials once more. Lets the rest know where it came from.
+async fn arrive(State(front): Shared, mut request: Request, next: Next) -> Response {
+    let rule = &front.policy.origin;
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
+        // Not served by our own server: nothing is known of it.
+        return next.run(request).await;
+    };
+    let origin = rule.origin(peer, request.headers());
+    let span = tracing::info_span!("request", client = %origin.client);
+    if rule.require_https && !origin.https {
+        let message = "This bridge takes requests over HTTPS only";
+        let refused = ApiError::new(StatusCode::FORBIDDEN, "https_required", message);
+        return span.in_scope(|| refused.into_response());
+    }
+    request.extensions_mut().insert(origin);
+    next.run(request).instrument(span).await
 }
 
 /// Whatever takes longer than the request deadline is answered 504; contact sync ends its holds long before.
@@ -200,7 +244,9 @@ async fn observe(request: Request, next: Next) -> Response {
     metrics::histogram!("snapbridge_request_seconds", "endpoint" => endpoint.clone()).record(spent);
     metrics::counter!("snapbridge_requests_total", "endpoint" => endpoint, "status" => status).increment(1);
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

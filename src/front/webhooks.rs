@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use super::error::{ApiError, ApiResult, json};
 use super::{Front, body};
 use crate::integrations::Integration;
+use crate::origin::Origin;
 
 #[derive(Deserialize)]
 pub struct Hook {
@@ -48,6 +50,7 @@ pub async fn app(
     State(front): State<Arc<Front>>,
     Path(hook): Path<Hook>,
     OriginalUri(uri): OriginalUri,
+    origin: Option<Extension<Origin>>,
     Query(query): Parameters,
     headers: HeaderMap,
     body: Body,
@@ -64,6 +67,7 @@ pub async fn app(
     }
     let delivery = Delivery {
         uri: uri.to_string(),
+        origin: origin.map(|Extension(origin)| origin),
         query,
         headers,
         body,
@@ -76,6 +80,7 @@ pub async fn account(
     State(front): State<Arc<Front>>,
     Path(hook): Path<Hook>,
     OriginalUri(uri): OriginalUri,
+    origin: Option<Extension<Origin>>,
     Query(query): Parameters,
     headers: HeaderMap,
     body: Body,
@@ -96,6 +101,7 @@ pub async fn account(
     let secrets = [SecretString::from(front.keys.hook_secret(&account))];
     let delivery = Delivery {
         uri: uri.to_string(),
+        origin: origin.map(|Extension(origin)| origin),
         query,
         headers,
         body,
@@ -105,6 +111,8 @@ pub async fn account(
 
 struct Delivery {
     uri: String,
+    /// Names the host where `http.public_url` does not.
+    origin: Option<Origin>,
     query: BTreeMap<String, String>,
     headers: HeaderMap,
     body: Body,
@@ -120,11 +128,9 @@ impl Front {
     ) -> ApiResult<Response> {
         let raw = body::read(delivery.body, self.policy.webhook_body_limit, self.policy.body_timeout).await?;
         let hooks = integration.connector.webhook().ok_or_else(no_webhooks)?;
-        let url = format!(
-            "{}{}",
-            self.policy.public_url.as_deref().unwrap_or_default(),
-            delivery.uri
-        );
+        let base = self.policy.public_url.clone();
+        let base = base.or_else(|| delivery.origin?.base()).unwrap_or_default();
+        let url = format!("{base}{}", delivery.uri);
         let request = WebhookRequest {
             method: "POST",
             url: &url,

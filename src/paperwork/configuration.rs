@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crm::{Connector, FieldSource, FieldType, Role};
 use process::settings::{self, Settings};
-use secrecy::ExposeSecret;
 use talkdesk::config::{
     Action, AuthField, AuthType, Configuration, FieldType as Obtained, Input, InputType, Integration, Wants,
 };
 
 use super::document::{Block, Document};
+use crate::images::{Image, Purpose};
 use crate::integrations::connector_source;
 
 /// Stands in URLs for a secret that is not shown.
@@ -30,12 +30,12 @@ pub struct Described {
 /// Why there is no configuration; one line each, with its place and where to mend it.
 pub type Problems = Vec<String>;
 
-/// Describes the integration of this name. `folder` is where relative connector paths start; `reveal` writes the bridge
-/// secret into the URLs.
+/// Describes the integration of this name. `folder` is where relative paths start. `secret` is the bridge's secret for the
+/// URLs, which the settings keep as a hash only; without it, it is masked there.
 ///
 /// # Errors
 /// Every problem at once: of the settings, the connector, and the rules of [`talkdesk::config`].
-pub fn describe(name: &str, all: &Settings, folder: &Path, reveal: bool) -> Result<Described, Problems> {
+pub fn describe(name: &str, all: &Settings, folder: &Path, secret: Option<&str>) -> Result<Described, Problems> {
     let Some(integration) = all.integrations.get(name) else {
         let known: Vec<&str> = all.integrations.keys().map(String::as_str).collect();
         let known = if known.is_empty() {
@@ -58,12 +58,35 @@ pub fn describe(name: &str, all: &Settings, folder: &Path, reveal: bool) -> Resu
         .public_url
         .as_ref()
         .map_or("https://bridge.invalid", |url| url.as_str().trim_end_matches('/'));
-    let secret = integration.path_secret.as_ref().map(|secret| match reveal {
-        true => secret.expose_secret(),
-        false => MASK,
-    });
+    let secret = match (integration.path_secret.is_empty(), secret) {
+        (true, None) => None,
+        (true, Some(_)) => {
+            problems.push(format!(
+                "a secret was given, but integrations.{name}.path_secret is not set"
+            ));
+            None
+        }
+        (false, None) => Some(MASK),
+        (false, Some(secret)) => {
+            if !integration.path_secret.admit(secret) {
+                problems.push(format!("the given secret is none of integrations.{name}.path_secret"));
+            }
+            Some(secret)
+        }
+    };
+    let mut picture = |purpose: Purpose, file: &Option<std::path::PathBuf>| {
+        let image = Image::load(purpose, file.as_deref(), folder, all.http.image_limit.0);
+        let image = image
+            .map_err(|problem| problems.push(format!("integrations.{name}.{problem}")))
+            .ok();
+        image.map_or("png", |image| image.format.extension())
+    };
+    let pictures = [
+        format!("logo.{}", picture(Purpose::Logo, &integration.logo)),
+        format!("icon.{}", picture(Purpose::Icon, &integration.icon)),
+    ];
     let urls = Urls {
-        plain: format!("{root}/{name}"),
+        pictures: pictures.map(|picture| format!("{root}/{name}/{picture}")),
         endpoints: match secret {
             Some(secret) => format!("{root}/{name}/k/{secret}"),
             None => format!("{root}/{name}"),
@@ -82,7 +105,7 @@ pub fn describe(name: &str, all: &Settings, folder: &Path, reveal: bool) -> Resu
         Ok(Described {
             configuration,
             crm,
-            masked: secret.is_some() && !reveal,
+            masked: secret == Some(MASK),
             secret_fields: connector
                 .fields()
                 .iter()
@@ -121,7 +144,8 @@ pub fn crm_name(title: &str) -> &str {
 }
 
 struct Urls {
-    plain: String,
+    /// Of the logo and the icon that the front serves.
+    pictures: [String; 2],
     endpoints: String,
 }
 
@@ -134,9 +158,9 @@ fn configuration(
 ) -> Configuration {
     let endpoint = |path: &str| format!("{}/{path}", urls.endpoints);
     let text = |set: &Option<String>, otherwise: String| set.clone().unwrap_or(otherwise);
-    let image = |set: &Option<url::Url>, path: &str| {
+    let image = |set: &Option<url::Url>, served: &str| {
         set.as_ref()
-            .map_or_else(|| format!("{}/{path}", urls.plain), |url| url.as_str().to_owned())
+            .map_or_else(|| served.to_owned(), |url| url.as_str().to_owned())
     };
     let display_name = text(&settings.display_name, crm.to_owned());
     let kind = auth_type(settings.auth_type);
@@ -148,10 +172,10 @@ fn configuration(
             format!("Contacts of {display_name}, kept up to date in Talkdesk"),
         ),
         display_name,
-        logo_url: image(&settings.logo_url, LOGO),
-        icon_url: image(&settings.icon_url, ICON),
+        logo_url: image(&settings.logo_url, &urls.pictures[0]),
+        icon_url: image(&settings.icon_url, &urls.pictures[1]),
         authentication_type: kind,
-        authentication_configuration: fields(kind, connector),
+        authentication_configuration: fields(kind, settings, connector),
         auth_validation_endpoint: Some(endpoint("auth_validation")),
         contact_synchronization_endpoint: Some(endpoint("contact_sync")),
         interaction_retrieval_endpoint: (!interaction_types.is_empty()).then(|| endpoint("interaction_update")),
@@ -179,10 +203,6 @@ fn configuration(
     Configuration { integration, actions }
 }
 
-/// Paths of the images that the front serves.
-const LOGO: &str = "logo.png";
-const ICON: &str = "icon.png";
-
 fn auth_type(kind: settings::AuthType) -> AuthType {
     match kind {
         settings::AuthType::None => AuthType::None,
@@ -195,7 +215,7 @@ fn auth_type(kind: settings::AuthType) -> AuthType {
 
 /// The connector's own fields in the order of its file, then those that the grant needs and the connector does not know:
 /// Talkdesk gets tokens with them by itself.
-fn fields(kind: AuthType, connector: &Connector) -> Vec<AuthField> {
+fn fields(kind: AuthType, settings: &settings::Integration, connector: &Connector) -> Vec<AuthField> {
     if kind == AuthType::None {
         return Vec::new();
     }
@@ -238,7 +258,21 @@ fn fields(kind: AuthType, connector: &Connector) -> Vec<AuthField> {
             });
         }
     }
+    fields.extend(bridge_key(settings));
     fields
+}
+
+/// The field in which Talkdesk sends the bridge's own secret, if there is one.
+fn bridge_key(settings: &settings::Integration) -> Option<AuthField> {
+    (!settings.bridge_key.is_empty()).then(|| AuthField {
+        field_name: settings.bridge_key_field.clone(),
+        display: spoken(&settings.bridge_key_field),
+        mandatory: true,
+        kind: Obtained::Input,
+        store: true,
+        help: Some(format!("From the operator of the bridge. {SECRET}")),
+        format: None,
+    })
 }
 
 /// Talkdesk has no type for a secret, so the help text says it.

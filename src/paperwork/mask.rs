@@ -17,6 +17,13 @@ pub fn secrets(body: &mut Value, secrets: &[String]) {
     replace(body, &long, MASK);
 }
 
+/// Puts a masked field into `auth`, where a body has one.
+pub fn sent(body: &mut Value, field: &str) {
+    if let Some(auth) = body.get_mut("auth").and_then(Value::as_object_mut) {
+        auth.insert(field.to_owned(), MASK.into());
+    }
+}
+
 /// Texts shorter than this are too common to be looked for.
 const SHORTEST: usize = 4;
 

@@ -20,7 +20,7 @@ fn settings(text: &str) -> Settings {
 }
 
 fn described(name: &str, text: &str) -> Described {
-    describe(name, &settings(text), Path::new(""), false).unwrap()
+    describe(name, &settings(text), Path::new(""), None).unwrap()
 }
 
 const DEMO: &str =
@@ -60,7 +60,7 @@ request = { method = "POST", path = "/api/${conn.account}/hello" }
 
 fn actions() -> Described {
     let (folder, text) = with_actions(ACTIONS);
-    describe("demo", &settings(&text), folder.path(), false).unwrap()
+    describe("demo", &settings(&text), folder.path(), None).unwrap()
 }
 
 #[test]
@@ -77,7 +77,13 @@ fn odoo_is_described_with_its_secret_masked() {
     let text = markdown::render(&odoo.document());
     assert!(!text.contains("canary"));
     insta::assert_snapshot!("odoo-md", text);
-    let shown = describe("odoo", &settings(ODOO), Path::new(""), true).unwrap();
+    let shown = describe(
+        "odoo",
+        &settings(ODOO),
+        Path::new(""),
+        Some("canary-path-secret-0123456789"),
+    )
+    .unwrap();
     let url = shown
         .configuration
         .integration
@@ -86,6 +92,50 @@ fn odoo_is_described_with_its_secret_masked() {
     assert_eq!(
         url,
         "https://bridge.example/odoo/k/canary-path-secret-0123456789/contact_sync"
+    );
+}
+
+#[test]
+fn the_bridges_own_secrets_are_asked_for_and_never_guessed() {
+    let wrong = describe("odoo", &settings(ODOO), Path::new(""), Some("another-path-secret")).unwrap_err();
+    assert_eq!(wrong, ["the given secret is none of integrations.odoo.path_secret"]);
+    let none = describe("demo", &settings(DEMO), Path::new(""), Some("another-path-secret")).unwrap_err();
+    assert_eq!(
+        none,
+        ["a secret was given, but integrations.demo.path_secret is not set"]
+    );
+    let keyed = described("odoo", &format!("{ODOO}bridge_key = \"canary-bridge-key-0123\"\n"));
+    let fields = &keyed.configuration.integration.authentication_configuration;
+    let last = fields.last().unwrap();
+    assert!(last.field_name == "bridge_key" && last.mandatory && last.store);
+    assert!(!keyed.json().contains("canary"));
+}
+
+#[test]
+fn pictures_are_named_by_their_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = r#"<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"><rect width="10" height="10"/></svg>"#;
+    std::fs::write(folder.path().join("logo.svg"), svg).unwrap();
+    let text = DEMO.replace(
+        "connector =",
+        "logo = \"logo.svg\"\nicon_url = \"https://cdn.example/i.png\"\nconnector =",
+    );
+    let it = describe("demo", &settings(&text), folder.path(), None)
+        .unwrap()
+        .configuration
+        .integration;
+    assert_eq!(it.logo_url, "https://bridge.example/demo/logo.svg");
+    assert_eq!(it.icon_url, "https://cdn.example/i.png");
+    let problems = describe(
+        "demo",
+        &settings(&text.replace("logo.svg", "gone.svg")),
+        folder.path(),
+        None,
+    )
+    .unwrap_err();
+    assert!(
+        problems[0].starts_with("integrations.demo.logo: ") && problems.len() == 1,
+        "{problems:#?}"
     );
 }
 
@@ -106,7 +156,7 @@ fn every_problem_comes_at_once_with_where_to_mend_it() {
         "description = \" \"\nlogo_url = \"http://logos.example/l.png\"\nauth_type = \"none\"\npath_secret = \"0123456789abcdef\"\nconnector =",
     );
     let settings = Settings::load(&Source::text(text)).unwrap();
-    let problems = describe("demo", &settings, folder.path(), false).unwrap_err();
+    let problems = describe("demo", &settings, folder.path(), None).unwrap_err();
     let file = folder.path().join("crm.toml").display().to_string();
     let expected = [
         "http.public_url is not set: the endpoints need the URL under which Talkdesk reaches the bridge".to_owned(),
@@ -123,7 +173,7 @@ fn every_problem_comes_at_once_with_where_to_mend_it() {
 
 #[test]
 fn an_unknown_integration_names_the_known_ones() {
-    let problems = describe("dmo", &settings(DEMO), Path::new(""), false).unwrap_err();
+    let problems = describe("dmo", &settings(DEMO), Path::new(""), None).unwrap_err();
     assert_eq!(problems, ["no integration is called \"dmo\": there are demo"]);
 }
 

@@ -195,7 +195,9 @@ impl Bridge {
         let parts = Parts::build(settings, &defaults, Path::new(""))
             .await
             .expect("a bridge");
-        let listeners = Listeners::bind(&parts.settings, setup.role).await.expect("free ports");
+        let listeners = Listeners::bind(&parts.settings, setup.role, data.path())
+            .await
+            .expect("free ports");
         let address = |listener: &TcpListener| format!("http://{}", listener.local_addr().expect("an address"));
         let url = listeners.public.as_ref().map(address).unwrap_or_default();
         let admin = address(&listeners.admin);

@@ -2,11 +2,16 @@
 
 mod harness;
 
+mod actions;
 mod architecture;
 mod auth;
 mod bad_input;
 mod compose;
 mod faults;
+mod guarded;
+mod https;
+mod images;
+mod interactions;
 mod metrics;
 mod odoo;
 mod paperwork;

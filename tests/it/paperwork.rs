@@ -69,7 +69,7 @@ fn a_new_integration_is_checked_written_once_and_described() {
     ];
     let said = good(folder, &new);
     assert!(
-        said.contains("[integrations.crm]") && said.contains("path_secret = \"***\""),
+        said.contains("[integrations.crm]") && said.contains("path_secret = \"sha256:"),
         "{said}"
     );
     let written = std::fs::read_to_string(folder.join("snapbridge.toml")).expect("the file");

@@ -112,6 +112,23 @@ async fn live_through(backend: Backend) -> (Bridge, Vec<u8>) {
     })
     .await;
     assert_eq!(post("/demo/contact_sync", json!({ "auth": auth })).await.0, 200);
+    let asked = json!({"auth": auth, "data": {"contact_external_id": "1"}});
+    assert_eq!(post("/demo/interaction_update", asked).await.0, 200);
+    let order =
+        |subject: &str| json!({"auth": auth, "meta": {"contact_external_id": "1"}, "data": {"subject": subject}});
+    assert_eq!(post("/demo/actions/create_ticket", order("s")).await.0, 201);
+    crm.crm.knobs("demo", |knobs| knobs.refuse_writes = 1);
+    assert_eq!(post("/demo/actions/create_ticket", order("t")).await.0, 400);
+    crm.crm.knobs("demo", |knobs| knobs.cut = 1);
+    assert_eq!(
+        post(
+            "/demo/interaction_update",
+            json!({"auth": auth, "data": {"contact_external_id": "2"}})
+        )
+        .await
+        .0,
+        502
+    );
     // A wrong body that holds it, an unknown integration, a refused token: errors echo nothing.
     post("/demo/contact_sync", json!({"auth": {"token": [CANARY]}})).await;
     post("/nobody/contact_sync", json!({ "auth": auth })).await;

@@ -7,7 +7,7 @@ use contacts::dead::{self, DeadLetter};
 use contacts::outcome::{self, Outcome};
 use contacts::queue::{Delivery, QueueResult, Settle, Unreadable};
 use contacts::work::{self, Begin, End, Failure, Finished};
-use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, Micros, StoreError};
+use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -133,11 +133,11 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
         Ok(Begin::Started {
             fence,
             failed,
-            unfinished,
+            wanted_after,
         }) => {
             crash::point("after_begin");
             count(job.kind, "started");
-            slice(deps, job, fence, failed + 1, unfinished, halt).await
+            slice(deps, job, fence, failed + 1, wanted_after, halt).await
         }
         Ok(Begin::Superseded) => {
             count(job.kind, "superseded");
@@ -167,13 +167,13 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     }
 }
 
-async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, unfinished: Option<Micros>, halt: &Halt) -> Settle {
+async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after: Fence, halt: &Halt) -> Settle {
     let account = match accounts::get(&*deps.store, &job.account).await {
         Ok(account) => account,
         Err(error) => return store_failed(deps, job, error),
     };
     let (result, ready) = match &account {
-        Some(account) => run_slice(deps, account, job.kind, fence, unfinished, halt).await,
+        Some(account) => run_slice(deps, account, job.kind, fence, wanted_after, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
         None => (Ok(Ended::Done), false),
     };
@@ -247,7 +247,7 @@ async fn run_slice(
     account: &Account,
     kind: Kind,
     fence: Fence,
-    unfinished: Option<Micros>,
+    wanted_after: Fence,
     halt: &Halt,
 ) -> (Result<Ended, SliceError>, bool) {
     let mut slice = match Slice::open(deps, account, fence, &halt.stop).await {
@@ -255,7 +255,7 @@ async fn run_slice(
         Err(error) => return (Err(error), false),
     };
     let result = tokio::select! {
-        result = slice.run(kind, unfinished) => result,
+        result = slice.run(kind, wanted_after) => result,
         () = halt.abandon.cancelled() => Ok(Ended::More),
     };
     slice.rest().await;
@@ -304,6 +304,7 @@ async fn finish(
             failure: failure.clone(),
             next,
             job: JobId::random(),
+            give_way: deps.policy.busy_wait,
         };
         work.finish(&job.account, end, now)
     })

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use contacts::Micros;
 use contacts::time::micros;
+use contacts::{Fence, Micros};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,9 +27,9 @@ pub struct Progress {
     /// When the last full pass ended.
     #[serde(default)]
     pub last_full: Micros,
-    /// When that pass began.
+    /// The fence under which that pass began.
     #[serde(default)]
-    pub last_full_began: Micros,
+    pub last_full_fence: Fence,
 }
 
 /// A poll in progress.
@@ -63,6 +63,9 @@ pub struct Full {
     #[serde(default)]
     pub page: Option<Value>,
     pub stage: FullStage,
+    /// The fence under which it began.
+    #[serde(default)]
+    pub fence: Fence,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,9 +110,15 @@ impl Progress {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// A full pass that began at or after `wanted` is complete, and none is under way.
-    pub fn has_completed_since(&self, wanted: Option<Micros>) -> bool {
-        wanted.is_some_and(|wanted| self.full.is_none() && self.last_full_began >= wanted)
+    /// A full pass that began under a later fence is complete, and none is under way.
+    pub fn has_completed_after(&self, fence: Fence) -> bool {
+        self.full.is_none() && self.last_full_fence > fence
+    }
+
+    /// The earlier pass that wanted to delete too much. A pass that braked and died before it ended meets its own brake,
+    /// and must not agree with itself.
+    pub fn braked_before(&self, full: &Full) -> Option<&Braked> {
+        self.brake.as_ref().filter(|brake| brake.started != full.started)
     }
 
     /// The CRM's clock now, as far as its last reply told.
@@ -139,6 +148,16 @@ impl Progress {
             stage: PollStage::Changes,
             page: None,
         }
+    }
+
+    /// A listing was read whole, which shows everything that lives: returns the watermark. What was deleted since the last
+    /// poll is missing from it; where absence cannot be proven, only a poll from there tells of it.
+    pub fn listed(&mut self, covered: Micros, overlap: Duration, proves_absence: bool) -> Micros {
+        if proves_absence || self.cursor == Micros::ZERO {
+            return self.polled(covered, overlap);
+        }
+        self.poll = None;
+        covered.minus(overlap)
     }
 
     /// A poll window was read whole: returns the watermark.
@@ -179,6 +198,60 @@ mod tests {
                 prop_assert_eq!(progress.cursor, covered);
             }
         }
+    }
+
+    fn pass(started: u64) -> Full {
+        Full {
+            started: Micros(started),
+            crm_started: Micros(started),
+            page: None,
+            stage: FullStage::Listing,
+            fence: Fence(8),
+        }
+    }
+
+    #[test]
+    fn invariant_13_a_listing_skips_no_deletion_that_only_a_poll_tells() {
+        let overlap = Duration::from_secs(5);
+        let polled = Progress {
+            cursor: Micros::from_secs(100),
+            ..Progress::default()
+        };
+        for (before, proves_absence, cursor) in [
+            (Progress::default(), false, 500),
+            (polled.clone(), false, 100),
+            (polled, true, 500),
+        ] {
+            let mut progress = before;
+            let watermark = progress.listed(Micros::from_secs(500), overlap, proves_absence);
+            assert_eq!(watermark, Micros::from_secs(495), "all that lives was read");
+            assert_eq!(progress.cursor, Micros::from_secs(cursor));
+        }
+    }
+
+    #[test]
+    fn a_pass_counts_as_done_only_if_it_began_under_a_later_fence_and_none_is_under_way() {
+        let mut progress = Progress {
+            last_full_fence: Fence(7),
+            ..Progress::default()
+        };
+        assert!(progress.has_completed_after(Fence(6)));
+        assert!(!progress.has_completed_after(Fence(7)));
+        progress.full = Some(pass(1));
+        assert!(!progress.has_completed_after(Fence(6)));
+    }
+
+    #[test]
+    fn invariant_13_a_pass_does_not_agree_with_its_own_brake() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.braked_before(&pass(5)), None);
+        progress.brake = Some(Braked {
+            started: Micros(5),
+            missing: 100,
+            living: 100,
+        });
+        assert_eq!(progress.braked_before(&pass(5)), None, "it goes on after a crash");
+        assert_eq!(progress.braked_before(&pass(9)), progress.brake.as_ref());
     }
 
     #[test]

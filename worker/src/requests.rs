@@ -65,17 +65,34 @@ impl Requests {
     /// connector can fetch by id; else a poll must find them.
     pub async fn changed(&self, account: &AccountId, ids: &[String], by_id: bool) -> Result<Rung, RequestError> {
         let now = self.clock.now();
+        self.fetch(account, ids, by_id, Lane::Refresh, Some(now)).await
+    }
+
+    /// An action made this contact, and somebody is about to look for it.
+    pub async fn made(&self, account: &AccountId, id: &str, by_id: bool) -> Result<Rung, RequestError> {
+        self.fetch(account, &[id.to_owned()], by_id, Lane::Build, None).await
+    }
+
+    async fn fetch(
+        &self,
+        account: &AccountId,
+        ids: &[String],
+        by_id: bool,
+        lane: Lane,
+        event: Option<Micros>,
+    ) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
         let mut kind = Kind::Changes;
         if by_id && !ids.is_empty() {
             let marked = self.store.mark(account, ids, now, self.dirty_limit).await?;
             crash::point("between_dirty_and_ring");
             if marked.overflow {
                 metrics::counter!("snapbridge_dirty_overflow_total").increment(1);
-                self.ring(account, Kind::Changes, Lane::Refresh, Some(now)).await?;
+                self.ring(account, Kind::Changes, lane, event).await?;
             }
             kind = Kind::Ids;
         }
-        self.ring(account, kind, Lane::Refresh, Some(now)).await
+        self.ring(account, kind, lane, event).await
     }
 
     /// Makes a task due now and publishes a job, unless one waits. `event`: when a webhook asked for it.

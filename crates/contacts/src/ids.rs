@@ -147,7 +147,8 @@ impl Generation {
     }
 }
 
-/// A fencing token: grows with every lease of an account. A store refuses writes under an older one.
+/// A fencing token: grows with every lease of an account, also over the loss of the store. A store refuses writes under an
+/// older one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fence(pub u64);

@@ -86,12 +86,12 @@ pub struct Task {
     pub due: Option<Micros>,
     #[serde(default)]
     pub lane: Option<Lane>,
-    /// When somebody asked for it last (a webhook, a user, an operator; not the sweep).
+    /// The newest fence when somebody asked for it last (a webhook, a user, an operator; not the sweep).
     #[serde(default)]
-    pub asked: Option<Micros>,
-    /// When the slice began that has not finished yet. Still there at the next begin: its worker died.
+    pub asked: Fence,
+    /// The fence under which it was done last.
     #[serde(default)]
-    pub begun: Option<Micros>,
+    pub done: Fence,
     #[serde(default)]
     pub marker: Option<Marker>,
     /// Nothing runs before this, whoever rings.
@@ -112,6 +112,19 @@ pub struct Marker {
     pub job: JobId,
     /// When it could be taken first.
     pub since: Micros,
+    /// A worker took the job and had to put it off, because another kind held the lease.
+    #[serde(default)]
+    pub turned_away: bool,
+}
+
+impl Marker {
+    fn new(job: JobId, since: Micros) -> Marker {
+        Marker {
+            job,
+            since,
+            turned_away: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,9 +175,9 @@ pub enum Begin {
     Started {
         fence: Fence,
         failed: u32,
-        /// The slice before this one never finished: the time since when its work has been wanted. What was completed for
-        /// that need not be done again.
-        unfinished: Option<Micros>,
+        /// What was begun under a later fence than this and is complete need not be done again: its worker died, or lost
+        /// the store, before it could say so.
+        wanted_after: Fence,
     },
     /// Another job took this one's place: ack it.
     Superseded,
@@ -206,6 +219,8 @@ pub struct End<'a> {
     pub next: Option<(Micros, Lane)>,
     /// The id for a continuation or a retry.
     pub job: JobId,
+    /// How long a continuation waits so that a job that was turned away goes first.
+    pub give_way: Duration,
 }
 
 impl Work {
@@ -224,7 +239,7 @@ impl Work {
             task.due = Some(now);
         }
         task.lane = Some(lane);
-        task.asked = task.asked.max(Some(now));
+        task.asked = Fence(self.fence);
         self.publish(account, kind, job, now, times)
     }
 
@@ -249,10 +264,7 @@ impl Work {
         {
             return Ring::Waiting;
         }
-        task.marker = Some(Marker {
-            job: job.clone(),
-            since: now,
-        });
+        task.marker = Some(Marker::new(job.clone(), now));
         Ring::Publish(task.job(account, kind, job, now))
     }
 
@@ -295,17 +307,18 @@ impl Work {
         if let Some(until) = busy.max(task.not_before.filter(|at| *at > now)) {
             // It goes on waiting, so its marker must not run out meanwhile.
             task.marker = Some(Marker {
-                job: job.clone(),
-                since: now,
+                turned_away: busy.is_some(),
+                ..Marker::new(job.clone(), now)
             });
             return Begin::Busy { until };
         }
         task.marker = None;
-        self.fence += 1;
+        // Shaped by the clock, like positions: a store that was lost begins a new document, and a worker of the time before
+        // must not hold a fence that it gives again, or a newer one.
+        self.fence = now.0.max(self.fence + 1);
         let fence = Fence(self.fence);
         let failed = task.failed;
-        let unfinished = task.begun.and(task.asked.max(task.due));
-        task.begun = Some(now);
+        let wanted_after = task.asked.max(task.done);
         self.lease = Some(Lease {
             owner: owner.to_owned(),
             fence,
@@ -315,7 +328,7 @@ impl Work {
         Begin::Started {
             fence,
             failed,
-            unfinished,
+            wanted_after,
         }
     }
 
@@ -338,8 +351,11 @@ impl Work {
         }
         self.lease = None;
         let held = self.is_held();
+        let turned_away = self
+            .tasks
+            .values()
+            .any(|task| task.marker.as_ref().is_some_and(|marker| marker.turned_away));
         let task = self.tasks.entry(end.kind).or_default();
-        task.begun = None;
         // A marker now means: rung during the slice, so there is another round whatever came of this one.
         let rung = task.marker.as_ref().map(|marker| marker.since);
         if let Some(failure) = end.failure {
@@ -350,6 +366,7 @@ impl Work {
                 task.failed = 0;
                 task.not_before = None;
                 task.last_done = Some(now);
+                task.done = end.fence;
                 task.last_error = None;
                 task.due_next(rung, end.next);
                 Finished::Settled
@@ -367,28 +384,22 @@ impl Work {
                 if rung.is_some() || held {
                     return Finished::Settled;
                 }
-                task.due.get_or_insert(now);
-                task.marker = Some(Marker {
-                    job: end.job.clone(),
-                    since: now,
-                });
+                // It would take the lease again before the other job is back, slice after slice.
+                let after = if turned_away { end.give_way } else { Duration::ZERO };
+                task.marker = Some(Marker::new(end.job.clone(), now.plus(after)));
                 Finished::Publish {
                     job: task.job(account, end.kind, end.job, now),
-                    after: Duration::ZERO,
+                    after,
                 }
             }
             Outcome::Retry { after } => {
                 task.failed += 1;
-                task.due.get_or_insert(now);
                 let again = now.plus(*after);
                 task.not_before = Some(again);
                 if held {
                     return Finished::Settled;
                 }
-                task.marker = Some(Marker {
-                    job: end.job.clone(),
-                    since: again,
-                });
+                task.marker = Some(Marker::new(end.job.clone(), again));
                 Finished::Publish {
                     job: task.job(account, end.kind, end.job, now),
                     after: *after,
@@ -402,10 +413,7 @@ impl Work {
                 if held || after > SOON {
                     return Finished::Settled;
                 }
-                task.marker = Some(Marker {
-                    job: end.job.clone(),
-                    since: *at,
-                });
+                task.marker = Some(Marker::new(end.job.clone(), *at));
                 Finished::Publish {
                     job: task.job(account, end.kind, end.job, now),
                     after,

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use regex::Regex;
 use url::Url;
 
-use crate::error::{CrmError, CrmResult};
+use crate::error::{CrmError, CrmResult, Reached};
 use crate::hosts::{self, AllowHosts, GuardedDns, HostRefused};
 
 /// How patient and how generous calls are.
@@ -114,7 +114,10 @@ impl Http {
         let reply = call.send().await.map_err(failed)?;
         let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
         let limit = self.settings.body_limit;
-        let too_large = || CrmError::new(ErrorKind::BadReply, format!("the reply is larger than {limit} bytes"));
+        let too_large = || {
+            CrmError::new(ErrorKind::BadReply, format!("the reply is larger than {limit} bytes"))
+                .reaching(Reached::Perhaps)
+        };
         if reply.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
@@ -164,22 +167,19 @@ fn failed(error: reqwest::Error) -> CrmError {
     if let Some(refused) = find_refused(&error) {
         return CrmError::because(ErrorKind::HostRefused, "the host may not be called", refused);
     }
-    if error.is_timeout() {
-        return CrmError::because(ErrorKind::Timeout, "the CRM did not answer in time", error);
-    }
-    if error.is_decode() {
-        return CrmError::because(
-            ErrorKind::BadReply,
-            "the reply is incomplete or cannot be unpacked",
-            error,
-        );
-    }
-    let what = if error.is_connect() {
-        "the CRM could not be reached"
+    // A connection that never stood has carried nothing; of every other failure one cannot know.
+    let reached = if error.is_connect() {
+        Reached::Nobody
     } else {
-        "the connection to the CRM broke off"
+        Reached::Perhaps
     };
-    CrmError::because(ErrorKind::Unavailable, what, error)
+    let (kind, what) = match reached {
+        _ if error.is_timeout() => (ErrorKind::Timeout, "the CRM did not answer in time"),
+        Reached::Nobody => (ErrorKind::Unavailable, "the CRM could not be reached"),
+        _ if error.is_decode() => (ErrorKind::BadReply, "the reply is incomplete or cannot be unpacked"),
+        _ => (ErrorKind::Unavailable, "the connection to the CRM broke off"),
+    };
+    CrmError::because(kind, what, error).reaching(reached)
 }
 
 fn find_refused(error: &reqwest::Error) -> Option<HostRefused> {

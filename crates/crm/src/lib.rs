@@ -11,6 +11,7 @@ pub mod spec;
 
 mod connector;
 mod identity;
+mod inputs;
 mod sample;
 mod shipped;
 
@@ -25,14 +26,18 @@ mod client;
 mod map;
 mod webhook;
 
-pub use client::{AgentsPage, Checked, Client, Connection, Deleted, DeletedPage, IdsPage, Many, Page, Window};
+pub use client::{
+    AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
+    Many, Page, Person, Window,
+};
 pub use connector::{Connector, Deletions};
-pub use error::{CrmError, CrmResult};
+pub use error::{CrmError, CrmResult, Fate, Reached};
 pub use hosts::{AllowHosts, BadAllowHost, HostRefused, is_public};
 pub use http::{ClientSettings, Http};
 pub use identity::Canonical;
+pub use inputs::{BadInputs, Inputs};
 pub use load::Problem;
-pub use map::{Counts, Observed};
+pub use map::{Counts, Observed, Region, e164};
 pub use pacer::{Budgets, Pacer, Patience};
 pub use spec::{Field, FieldSource, FieldType, Role};
 pub use webhook::{Event, Hooks, Refused, Verified, WebhookRequest};

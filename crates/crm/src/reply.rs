@@ -20,6 +20,8 @@ pub(crate) struct Reply {
     /// `response`, for expressions.
     pub value: Value,
     json: Parsed,
+    /// There was no body at all.
+    bare: bool,
     /// The CRM's clock, from its `Date` header.
     pub clock: Option<Micros>,
 }
@@ -44,6 +46,8 @@ pub(crate) enum Judged {
 pub(crate) struct Tests<'a> {
     pub ok: Option<&'a Expr>,
     pub denied: Option<&'a Expr>,
+    /// A good reply need not have a body (204 after a write).
+    pub bare_is_good: bool,
 }
 
 /// Calls must stop until a time.
@@ -83,6 +87,7 @@ impl Reply {
             headers: raw.headers.clone(),
             value,
             json,
+            bare: raw.body.is_empty(),
             clock,
         }
     }
@@ -144,6 +149,7 @@ pub(crate) fn judge(
     };
     if good {
         return match &reply.json {
+            _ if tests.bare_is_good && reply.bare => Ok(Judged::Empty),
             Parsed::Json => Ok(Judged::Ok),
             Parsed::Broken(error) => {
                 let message = format!("the reply is no complete JSON: {error}");

@@ -125,13 +125,22 @@ impl Checker<'_> {
             }
         }
         for action in &spec.actions {
-            let input: BTreeMap<&str, &str> = action.inputs.keys().map(|name| (name.as_str(), "sample")).collect();
-            let id = || value_of(&BTreeMap::from([("id", "1")]));
-            self.request(
-                &action.request,
-                &[("input", value_of(&input)), ("contact", id()), ("agent", id())],
-                true,
-            );
+            let all: BTreeMap<&str, &str> = action.inputs.keys().map(|name| (name.as_str(), "sample")).collect();
+            let needed = |needed: bool| BTreeMap::from_iter(needed.then_some(("id", "1")));
+            let mandatory = action.inputs.iter().filter(|(_, input)| input.mandatory);
+            let least: BTreeMap<&str, &str> = mandatory.map(|(name, _)| (name.as_str(), "sample")).collect();
+            // With everything, and with no more than there must be.
+            for (input, contact, agent) in [
+                (all, needed(true), needed(true)),
+                (least, needed(action.needs_contact), needed(action.needs_agent)),
+            ] {
+                let names = [
+                    ("input", value_of(&input)),
+                    ("contact", value_of(&contact)),
+                    ("agent", value_of(&agent)),
+                ];
+                self.request(&action.request, &names, true);
+            }
         }
     }
 
@@ -236,6 +245,12 @@ impl Checker<'_> {
                     PagingKind::NextUrl { next } => tests.push(next),
                     _ => {}
                 }
+            }
+            for action in &spec.actions {
+                let result = &action.result;
+                tests.extend(action.ok.iter().chain(&result.message).chain(&result.external_id));
+                tests.extend(result.contact_external_id.iter().chain(&result.contact_external_type));
+                tests.extend(&result.contact_external_url);
             }
             tests.into_iter().for_each(|expr| self.eval(expr, &names));
             self.denials(&names);

@@ -17,6 +17,7 @@ use crate::rng::Rng;
 use crate::state::{Contacts, Moment};
 use crate::stats::{Meter, Quota, Stats};
 use crate::webhooks::{self, News, Outbox};
+use crate::writes::Made;
 
 pub(crate) struct Account {
     pub name: String,
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub knobs: Knobs,
     pub meter: Meter,
     pub outbox: Outbox,
+    pub made: Made,
     /// Makes the tokens of an endless list differ.
     pub lap: u64,
     account: String,
@@ -84,6 +86,7 @@ impl Account {
             knobs,
             meter: Meter::default(),
             outbox: Outbox::default(),
+            made: Made::default(),
             lap: 0,
             account: options.name.clone(),
             wake: wake.clone(),
@@ -175,6 +178,7 @@ impl State {
         Stats {
             contacts: self.contacts.live(),
             webhooks: self.outbox.stats.clone(),
+            made: self.made.counts(),
             ..self.meter.read(self.knobs.limit)
         }
     }

@@ -13,6 +13,7 @@ use crate::account::State;
 use crate::data::{self, Row, Ticket, User};
 use crate::knobs::EndlessCursor;
 use crate::state::Record;
+use crate::writes;
 
 /// An operation of the vendor's API, as counters and the knob `fault_ops` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,12 @@ pub enum Op {
     Users,
     #[serde(rename = "contact.tickets")]
     Tickets,
+    #[serde(rename = "contacts.create")]
+    CreateContact,
+    #[serde(rename = "tickets.create")]
+    CreateTicket,
+    #[serde(rename = "calls.create")]
+    CreateCall,
 }
 
 impl Op {
@@ -46,12 +53,20 @@ impl Op {
             Op::Ids => "contacts.ids",
             Op::Users => "users",
             Op::Tickets => "contact.tickets",
+            Op::CreateContact => "contacts.create",
+            Op::CreateTicket => "tickets.create",
+            Op::CreateCall => "calls.create",
         }
     }
 
     /// Pages of contacts, after which rows may move (knob `edits_per_page`).
     pub(crate) fn is_page(self) -> bool {
         matches!(self, Op::List | Op::Changes | Op::Ids)
+    }
+
+    /// Calls that make something: answered 201.
+    pub(crate) fn is_write(self) -> bool {
+        matches!(self, Op::CreateContact | Op::CreateTicket | Op::CreateCall)
     }
 }
 
@@ -76,6 +91,9 @@ pub(crate) fn route(method: &Method, path: &str) -> Option<(Op, Option<u64>)> {
         ("GET", ["contacts", "ids"]) => (Op::Ids, None),
         ("GET", ["users"]) => (Op::Users, None),
         ("GET", ["contacts", id, "tickets"]) => (Op::Tickets, Some(id.parse().unwrap_or(0))),
+        ("POST", ["contacts"]) => (Op::CreateContact, None),
+        ("POST", ["contacts", id, "tickets"]) => (Op::CreateTicket, Some(id.parse().unwrap_or(0))),
+        ("POST", ["contacts", id, "calls"]) => (Op::CreateCall, Some(id.parse().unwrap_or(0))),
         _ => return None,
     };
     Some(found)
@@ -88,7 +106,7 @@ pub(crate) struct ApiError {
     pub message: String,
 }
 
-fn bad(message: impl Into<String>) -> ApiError {
+pub(crate) fn bad(message: impl Into<String>) -> ApiError {
     ApiError {
         status: StatusCode::BAD_REQUEST,
         code: "bad_request",
@@ -107,6 +125,9 @@ pub(crate) fn answer(state: &mut State, account: &str, call: &Call<'_>) -> Resul
         Op::Ids => json(&ids(state, &query(call.uri)?)?),
         Op::Users => json(&users(state, &query(call.uri)?)?),
         Op::Tickets => json(&tickets(state, call.contact.unwrap_or(0))?),
+        Op::CreateContact => json(&writes::contact(state, call.body)?),
+        Op::CreateTicket => json(&writes::ticket(state, call.contact.unwrap_or(0), call.body)?),
+        Op::CreateCall => json(&writes::call(state, call.contact.unwrap_or(0), call.body)?),
     };
     Ok(json)
 }
@@ -405,16 +426,22 @@ fn users(state: &mut State, query: &UsersQuery) -> Result<Page<User>, ApiError> 
     Ok(Page { results, paging })
 }
 
+/// Those of what was merged into the contact are its own now.
 fn tickets(state: &State, contact: u64) -> Result<Results<Ticket>, ApiError> {
-    if state.contacts.get(contact).is_none() {
-        let message = "no such contact".to_owned();
-        return Err(ApiError {
-            status: StatusCode::NOT_FOUND,
-            code: "not_found",
-            message,
-        });
+    let record = state.contacts.get(contact).ok_or_else(no_contact)?;
+    let merged = record.more.as_ref().map(|more| more.merged.as_slice());
+    let mut results = Vec::new();
+    for id in std::iter::once(&contact).chain(merged.unwrap_or_default()) {
+        results.extend(data::tickets(state.contacts.seed, *id));
+        results.extend(state.made.tickets_of(*id));
     }
-    Ok(Results {
-        results: data::tickets(state.contacts.seed, contact),
-    })
+    Ok(Results { results })
+}
+
+pub(crate) fn no_contact() -> ApiError {
+    ApiError {
+        status: StatusCode::NOT_FOUND,
+        code: "not_found",
+        message: "no such contact".to_owned(),
+    }
 }

@@ -31,6 +31,10 @@ pub struct Knobs {
     /// The next n calls are answered with `fail_status`.
     pub fail_5xx: u32,
     pub fail_status: u16,
+    /// The next n writes are refused for what they say: 422, nothing is made.
+    pub refuse_writes: u32,
+    /// The next n answers never leave: the connection is closed after they were worked out.
+    pub cut: u32,
     /// The next n bodies end halfway although `Content-Length` promises all of them.
     pub truncate: u32,
     /// The next n calls are answered with a log-in page: 200, text/html.
@@ -64,7 +68,7 @@ pub struct Knobs {
     pub revoke_after: Option<u32>,
     /// Reads show only this share of the contacts, always the same ones: a lost permission or a wrong filter.
     pub shown_percent: u8,
-    /// Which operations `burst_429`, `fail_5xx`, `html_200`, `truncate`, `huge_body`, `slow_ms`, `drip_ms` and
+    /// Which operations `burst_429`, `fail_5xx`, `html_200`, `refuse_writes`, `cut`, `truncate`, `huge_body`, `slow_ms`, `drip_ms` and
     /// `frozen` concern. Empty: all.
     pub fault_ops: Vec<Op>,
 }
@@ -82,6 +86,8 @@ impl Default for Knobs {
             burst_429: 0,
             fail_5xx: 0,
             fail_status: 503,
+            refuse_writes: 0,
+            cut: 0,
             truncate: 0,
             html_200: 0,
             huge_body: 0,

@@ -14,6 +14,7 @@ mod server;
 mod state;
 mod stats;
 mod webhooks;
+mod writes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,6 +33,7 @@ pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
 pub use crate::stats::{Stats, WebhookStats, Window};
 pub use crate::webhooks::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, signature};
+pub use crate::writes::{LoggedCall, MadeTicket};
 
 /// What the CRM is made of. The same options make the same contacts, stamps included.
 #[derive(Debug, Clone)]
@@ -177,6 +179,24 @@ impl FakeCrm {
     #[track_caller]
     pub fn truth(&self, account: &str) -> Vec<Row> {
         truth_of(&self.known(account))
+    }
+
+    /// The tickets that were made through the API, in their order.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[track_caller]
+    pub fn tickets(&self, account: &str) -> Vec<MadeTicket> {
+        self.known(account).lock().made.tickets.clone()
+    }
+
+    /// The calls that were logged through the API, in their order.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[track_caller]
+    pub fn calls(&self, account: &str) -> Vec<LoggedCall> {
+        self.known(account).lock().made.calls.clone()
     }
 
     /// Every version of every contact, first the generated ones by id, then the edits in the order they were made.

@@ -51,6 +51,7 @@ struct Answer {
 struct Way {
     freeze: bool,
     slow: Duration,
+    cut: bool,
     drip: Option<(usize, Duration)>,
     truncate: bool,
     padding: u64,
@@ -122,7 +123,7 @@ fn decide(account: &Account, method: &Method, path: &str, uri: &Uri, headers: &H
         refused(state, &error, token)
     };
     if let Some((op, _)) = routed {
-        let whole = answer.status == StatusCode::OK && answer.content_type == JSON;
+        let whole = answer.status.is_success() && answer.content_type == JSON;
         answer.way = way(&mut state.knobs, op, whole);
     }
     *state.meter.stats.statuses.entry(answer.status.as_u16()).or_default() += 1;
@@ -178,13 +179,26 @@ fn admitted(
             ..plain(state, StatusCode::OK, page)
         };
     }
+    if faulty && op.is_write() && take(&mut state.knobs.refuse_writes) {
+        let error = ApiError {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "invalid",
+            message: "a rule of this account forbids it".to_owned(),
+        };
+        return refused(state, &error, None);
+    }
     let call = Call { op, contact, uri, body };
     match api::answer(state, account, &call) {
         Ok(body) => {
             if op.is_page() {
                 state.move_rows();
             }
-            plain(state, StatusCode::OK, body)
+            let status = if op.is_write() {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
+            plain(state, status, body)
         }
         Err(error) => refused(state, &error, None),
     }
@@ -205,6 +219,7 @@ fn way(knobs: &mut Knobs, op: Op, whole: bool) -> Way {
     Way {
         freeze: knobs.frozen,
         slow: Duration::from_millis(knobs.slow_ms),
+        cut: take(&mut knobs.cut),
         drip: (knobs.drip_ms > 0).then(|| (knobs.drip_bytes.max(1), Duration::from_millis(knobs.drip_ms))),
         truncate: whole && take(&mut knobs.truncate),
         padding: if whole && take(&mut knobs.huge_body) {
@@ -272,7 +287,13 @@ fn send(answer: Answer, presence: Presence) -> Response {
         body
     };
     let drips = way.drip.is_some();
-    let body = if way.truncate || way.padding > 0 || drips {
+    let body = if way.cut {
+        // It fails before anything of the answer was flushed.
+        Body::from_stream(stream::once(async move {
+            drop(presence);
+            Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+        }))
+    } else if way.truncate || way.padding > 0 || drips {
         Body::from_stream(pieces(body, way.padding, way.drip, presence))
     } else {
         Body::from(body)
@@ -372,7 +393,12 @@ fn which(crm: &FakeCrm, which: &Which) -> Result<Arc<Account>, Refusal> {
 
 async fn truth(Extract(crm): Extract<FakeCrm>, Query(query): Query<Which>) -> Response {
     match which(&crm, &query) {
-        Ok(account) => Json(json!({"contacts": crate::truth_of(&account)})).into_response(),
+        Ok(account) => {
+            let contacts = crate::truth_of(&account);
+            let state = account.lock();
+            Json(json!({"contacts": contacts, "tickets": state.made.tickets, "calls": state.made.calls}))
+                .into_response()
+        }
         Err(refusal) => refusal_response(&refusal),
     }
 }

@@ -33,6 +33,9 @@ pub struct Stats {
     /// Contacts that readers see and that are not archived.
     pub contacts: u64,
     pub webhooks: WebhookStats,
+    /// What was made through the API since the start, by kind: `contacts`, `tickets`, `calls`. A `reset` leaves it
+    /// alone, as what was made stays.
+    pub made: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +79,11 @@ impl Stats {
     /// Calls of one operation.
     pub fn calls_of(&self, operation: &str) -> u64 {
         self.calls.get(operation).copied().unwrap_or_default()
+    }
+
+    /// Things of one kind that were made through the API.
+    pub fn made_of(&self, kind: &str) -> u64 {
+        self.made.get(kind).copied().unwrap_or_default()
     }
 
     /// Calls answered with one status.

@@ -5,10 +5,12 @@
 
 pub mod keys;
 pub mod lock;
+pub mod secrets;
 pub mod settings;
 pub mod stop;
 pub mod telemetry;
 pub mod tls;
 
+pub use secrets::Secrets;
 pub use settings::{Problem, Settings, Source};
 pub use telemetry::chain;

@@ -12,7 +12,7 @@ use process::settings::{Integration, Settings};
 use serde_json::Value;
 use talkdesk::config::Configuration;
 
-use super::{Pair, pairs, remark};
+use super::{Typed, pairs, remark};
 use crate::cli::{Failure, print, settings};
 use crate::paperwork::configuration::{self, Described};
 use crate::paperwork::examples::{Examples, Shown};
@@ -62,7 +62,7 @@ pub struct Args {
     ///
     /// The run has a budget of its own: its few calls come on top of those of a bridge that is running.
     #[arg(long = "auth", value_name = "KEY=VALUE", group = "source")]
-    auth: Vec<Pair>,
+    auth: Vec<Typed>,
     /// Live run against a made-up CRM, for integrations with the connector "demo"
     #[arg(long, group = "source")]
     fake: bool,
@@ -91,9 +91,9 @@ pub struct Args {
     /// TrueType font for letters outside Latin, Greek and Cyrillic; repeat for more
     #[arg(long = "font", value_name = "FILE.ttf")]
     fonts: Vec<PathBuf>,
-    /// Write the bridge's secret into the URLs instead of masking it
-    #[arg(long)]
-    show_secret: bool,
+    /// The bridge's secret, which is masked in the URLs unless it is given; @FILE takes it from a file
+    #[arg(long, value_name = "SECRET|@FILE")]
+    path_secret: Option<Typed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -156,7 +156,7 @@ pub async fn run(config: Option<&Path>, args: Args) -> Result<(), Failure> {
         }
     }
     if *masked {
-        remark("note: the bridge's secret is masked in the endpoints; --show-secret writes it");
+        remark("note: the bridge's secret is masked in the endpoints; --path-secret writes it");
     }
     Ok(())
 }
@@ -175,7 +175,15 @@ fn usage(problem: impl Into<String>) -> Failure {
 
 fn prepare(args: &Args, settings: &Settings, folder: &Path) -> Result<Prepared, Failure> {
     let mut problems = Vec::new();
-    let described = configuration::describe(&args.name, settings, folder, args.show_secret)
+    let secret = match args.path_secret.as_ref().map(|typed| typed.value("--path-secret")) {
+        None => None,
+        Some(Ok(secret)) => Some(secret),
+        Some(Err(problem)) => {
+            problems.push(problem);
+            None
+        }
+    };
+    let described = configuration::describe(&args.name, settings, folder, secret.as_deref())
         .map_err(|found| problems.extend(found))
         .ok();
     let Some(integration) = settings.integrations.get(&args.name) else {
@@ -354,9 +362,11 @@ async fn examples(
     let described = &prepared.described;
     let configuration = &described.configuration;
     let mut secrets: Vec<String> = Vec::new();
-    if let Some(secret) = settings.integrations[&args.name].path_secret.as_ref() {
-        secrets.push(secrecy::ExposeSecret::expose_secret(secret).to_owned());
-    }
+    let bridge_key = settings
+        .integrations
+        .get(&args.name)
+        .filter(|it| !it.bridge_key.is_empty());
+    let bridge_key = bridge_key.map(|it| it.bridge_key_field.clone());
     let mut examples = match (&args.examples, args.no_examples) {
         (Some(folder), _) => Examples::read(folder, &paths(configuration)).map_err(Failure::Usage)?,
         (None, true) => Examples::new("It has no example calls."),
@@ -377,6 +387,10 @@ async fn examples(
     };
     for path in paths(configuration) {
         examples.lacks(path, "No example was recorded for this endpoint.");
+    }
+    if let Some(field) = bridge_key {
+        // The bridge of a live run asks for none.
+        examples.each_body(|body| mask::sent(body, &field));
     }
     examples.each_body(|body| secrets.extend(secret_values(body, &described.secret_fields)));
     examples.each_body(|body| mask::secrets(body, &secrets));

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use crm::{Connector, FieldSource, FieldType};
 use process::settings::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Settings, Source};
-use rand::RngCore;
 use serde_json::Value;
 
-use super::{Pair, pairs, remark};
+use super::{Typed, pairs, remark};
 use crate::cli::{Failure, check, print};
 use crate::integrations::connector_source;
 use crate::paperwork::configuration::{MASK, crm_name};
@@ -39,8 +38,8 @@ pub struct Args {
     region: Option<String>,
     /// Value of the connector that you fix; repeat for more. KEY=@FILE takes the value from a file
     #[arg(long = "connection", value_name = "KEY=VALUE")]
-    connection: Vec<Pair>,
-    /// Put a new random secret into the URLs (always done where the type is none)
+    connection: Vec<Typed>,
+    /// Put a new random secret into the URLs (always done where the type is none); it is shown once, and kept as a hash
     #[arg(long)]
     path_secret: bool,
 }
@@ -60,6 +59,8 @@ struct Block {
     /// Keys of the block, each with its value as TOML, and whether it is a secret.
     keys: Vec<(String, String, bool)>,
     connection: Vec<(String, String, bool)>,
+    /// The secret of the URLs, of which the block has the hash.
+    fresh: Option<String>,
 }
 
 pub fn run(config: Option<&Path>, args: Args) -> Result<(), Failure> {
@@ -72,6 +73,9 @@ pub fn run(config: Option<&Path>, args: Args) -> Result<(), Failure> {
     let block = gather(args, &place, &mut asker)?;
     place.write(&block)?;
     print(&block.text(true));
+    if let Some(secret) = &block.fresh {
+        remark(&format!("the secret of its URLs, shown this once: {secret}"));
+    }
     remark(&format!(
         "written into {}. Next: snapbridge config check; snapbridge integration show {}",
         place.path.display(),
@@ -147,7 +151,7 @@ impl Place {
     fn write(&self, block: &Block) -> Result<(), Failure> {
         let more = format!("{}{}", self.gap(), block.text(false));
         let settings = self.settings(&more)?;
-        check::integrations(&settings, self.folder())?;
+        check::loaded(&settings, self.folder())?;
         let mut options = OpenOptions::new();
         if self.is_new {
             options.write(true).create_new(true);
@@ -273,7 +277,10 @@ fn gather<R: BufRead, W: Write>(args: Args, place: &Place, asker: &mut Asker<R, 
         block.set("auth_type", &auth_type, false);
     }
     if args.path_secret || auth_type == "none" {
-        block.set("path_secret", &random_secret(), true);
+        let secret = process::secrets::fresh();
+        let hashed = process::secrets::hashed(&secret).map_err(anyhow::Error::from)?;
+        block.set("path_secret", &hashed, false);
+        block.fresh = Some(secret);
     }
     let optional = |given: Option<String>, question: &str, default: &str, asker: &mut Asker<R, W>| match given {
         Some(given) => Ok(given),
@@ -321,7 +328,7 @@ fn gather<R: BufRead, W: Write>(args: Args, place: &Place, asker: &mut Asker<R, 
 /// The values of the connector that the operator fixes: those given, and those that have no default and are asked for.
 fn connection<R: BufRead, W: Write>(
     block: &mut Block,
-    given: &[Pair],
+    given: &[Typed],
     connector: &Connector,
     asker: &mut Asker<R, W>,
 ) -> Result<(), Failure> {
@@ -395,12 +402,6 @@ fn quoted(text: &str) -> String {
 fn is_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
-}
-
-fn random_secret() -> String {
-    let mut bytes = [0_u8; 24];
-    rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -502,12 +503,12 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_made_and_masked() {
+    fn a_secret_is_made_and_only_its_hash_written() {
         let block = flags(&["crm", "--connector", "odoo", "--path-secret"], "").unwrap();
-        assert!(block.text(true).contains("path_secret = \"***\""));
-        let secret = &block.keys.iter().find(|(key, ..)| key == "path_secret").unwrap().1;
-        assert_eq!(secret.len(), 48 + 2);
-        assert!(block.text(false).contains(secret.as_str()) && !block.text(true).contains(secret.as_str()));
+        let secret = block.fresh.clone().unwrap();
+        assert!(block.text(false).contains("path_secret = \"sha256:") && !block.text(false).contains(&secret));
+        let settings = place("").settings(&block.text(false)).map_err(problems).unwrap();
+        assert!(settings.integrations["crm"].path_secret.admit(&secret));
     }
 
     #[test]

@@ -23,12 +23,9 @@ impl Slice<'_> {
         let per_call = self.source.traits().get_many;
         let batch_size = if per_call > 0 { per_call } else { 1_000 };
         // After a braked pass, only what both passes did not see is up for deletion.
-        let before = self
-            .progress
-            .brake
-            .as_ref()
-            .map_or(full.started, |brake| brake.started.min(full.started));
-        let agreed = self.progress.brake.is_some();
+        let braked = self.progress.braked_before(&full);
+        let before = braked.map_or(full.started, |brake| brake.started.min(full.started));
+        let agreed = braked.is_some();
         let (candidates, next) = self
             .deps
             .store

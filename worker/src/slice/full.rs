@@ -21,6 +21,7 @@ impl Slice<'_> {
                     crm_started: self.progress.crm_now(now),
                     page: None,
                     stage: FullStage::Listing,
+                    fence: self.fence,
                 });
             }
             let Some(full) = self.progress.full.clone() else {
@@ -61,7 +62,8 @@ impl Slice<'_> {
                 // Everything visible at the start has been read: stamps up to then, less the lag, are covered.
                 let traits = self.source.traits();
                 let covered = full.crm_started.minus(traits.lag);
-                let watermark = self.progress.polled(covered, traits.overlap);
+                let proves_absence = traits.get_many > 0 || traits.ids_list;
+                let watermark = self.progress.listed(covered, traits.overlap, proves_absence);
                 change.ready = Some(true);
                 change.watermark = Some(watermark);
                 change.fresh = Some(full.started);
@@ -90,7 +92,7 @@ impl Slice<'_> {
         let now = self.deps.clock.now();
         self.progress.full = None;
         self.progress.last_full = now;
-        self.progress.last_full_began = full.started;
+        self.progress.last_full_fence = full.fence;
         self.save().await?;
         let before = now.minus(self.deps.policy.tombstones);
         let swept = self

@@ -95,11 +95,11 @@ impl<'a> Slice<'a> {
         })
     }
 
-    /// `unfinished`: the slice before this one died, and its work has been wanted since then.
-    pub async fn run(&mut self, kind: Kind, unfinished: Option<Micros>) -> SliceResult<Ended> {
+    /// `wanted_after`: a pass that was begun under a later fence is what is wanted.
+    pub async fn run(&mut self, kind: Kind, wanted_after: Fence) -> SliceResult<Ended> {
         match kind {
-            // It died between the last commit of its pass and the word that it is done.
-            Kind::Full if self.progress.has_completed_since(unfinished) => Ok(Ended::Done),
+            // Its worker died between the last commit of the pass and the word that it is done.
+            Kind::Full if self.progress.has_completed_after(wanted_after) => Ok(Ended::Done),
             Kind::Ids => self.run_ids().await,
             Kind::Changes => self.run_changes().await,
             Kind::Full => self.run_full().await,

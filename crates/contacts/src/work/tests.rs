@@ -128,6 +128,7 @@ impl World {
             failure,
             next: None,
             job: self.id(),
+            give_way: Duration::from_micros(10),
         };
         let finished = self.work.finish(&account(), end, Micros(self.now));
         if finished != Finished::Lost && matches!(outcome, Outcome::Done | Outcome::Dead { .. }) {
@@ -181,6 +182,8 @@ proptest! {
             }
             let stored: Work = serde_json::from_str(&serde_json::to_string(&world.work).unwrap()).unwrap();
             prop_assert_eq!(&stored, &world.work);
+            let nothing_due = world.work.tasks.values().find(|task| task.marker.is_some() && task.due.is_none());
+            prop_assert_eq!(nothing_due, None, "a job waits for work that no sweep would find");
         }
         // Quiet: no more losses. Sweeps and workers alone must bring every event to a later slice.
         world.work.unpark(Micros(world.now));
@@ -263,56 +266,118 @@ fn a_worker_that_lost_its_lease_can_neither_renew_nor_finish() {
         failure: None,
         next: None,
         job: JobId("c".into()),
+        give_way: Duration::ZERO,
     };
     assert_eq!(work.finish(&account(), end, Micros(61)), Finished::Lost);
     assert_eq!(work.renew(new, Micros(61), &TIMES), Renewed::Kept);
 }
 
-#[test]
-fn a_slice_that_died_tells_its_successor_since_when_its_work_is_wanted() {
-    let mut work = Work::default();
-    let begin = |work: &mut Work, job: &str, now| {
-        let Begin::Started { unfinished, fence, .. } =
-            work.begin(Kind::Full, &JobId(job.into()), "w", Micros(now), &TIMES)
-        else {
-            panic!("free lease");
-        };
-        (fence, unfinished)
-    };
-    let ring = |work: &mut Work, job: &str, now| {
-        work.ring(
-            &account(),
-            Kind::Full,
-            Lane::Build,
-            JobId(job.into()),
-            Micros(now),
-            &TIMES,
-        )
-    };
-    ring(&mut work, "a", 10);
-    assert_eq!(begin(&mut work, "a", 12).1, None, "the first");
-    // It dies; the sweep rings for what was wanted at 10.
-    work.ring_due(&account(), Kind::Full, JobId("b".into()), Micros(62), &TIMES);
-    assert_eq!(begin(&mut work, "b", 62).1, Some(Micros(10)));
-    // It dies, too, and meanwhile somebody asks again.
-    ring(&mut work, "c", 70);
-    let (fence, unfinished) = begin(&mut work, "c", 120);
-    assert_eq!(unfinished, Some(Micros(70)));
+fn ring(work: &mut Work, kind: Kind, job: &str, now: u64) {
+    let ring = work.ring(&account(), kind, Lane::Build, JobId(job.into()), Micros(now), &TIMES);
+    assert!(matches!(ring, Ring::Publish(_)), "{ring:?}");
+}
+
+/// Returns the fence, and the fence after which a pass must have begun to be what is wanted.
+fn begin(work: &mut Work, kind: Kind, job: &str, now: u64) -> (Fence, Fence) {
+    match work.begin(kind, &JobId(job.into()), "w", Micros(now), &TIMES) {
+        Begin::Started {
+            fence, wanted_after, ..
+        } => (fence, wanted_after),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn finish(work: &mut Work, kind: Kind, fence: Fence, outcome: &Outcome, now: u64) -> Finished {
     let end = End {
-        kind: Kind::Full,
+        kind,
         fence,
-        outcome: &Outcome::Done,
+        outcome,
         failure: None,
-        next: Some((Micros(500), Lane::Reconcile)),
-        job: JobId("d".into()),
+        next: (kind == Kind::Full).then_some((Micros(now + 500), Lane::Reconcile)),
+        job: JobId(format!("after {now}")),
+        give_way: Duration::from_micros(5),
     };
-    assert_eq!(work.finish(&account(), end, Micros(130)), Finished::Settled);
+    work.finish(&account(), end, Micros(now))
+}
+
+#[test]
+fn what_a_slice_completed_without_a_word_is_done_unless_somebody_asked_meanwhile() {
+    let mut work = Work::default();
+    ring(&mut work, Kind::Full, "a", 10);
+    let (first, wanted) = begin(&mut work, Kind::Full, "a", 12);
+    assert!(first > wanted, "nothing that was begun before");
+    // It dies; the sweep rings for what was wanted at 10, so a pass that it began and completed is that.
+    work.ring_due(&account(), Kind::Full, JobId("b".into()), Micros(62), &TIMES);
+    let (second, wanted) = begin(&mut work, Kind::Full, "b", 62);
+    assert!(first > wanted);
+    // The quota is used up for a while. That changes nothing of what is wanted.
+    let Finished::Publish { job, .. } = finish(&mut work, Kind::Full, second, &Outcome::Due { at: Micros(80) }, 70)
+    else {
+        panic!("soon");
+    };
+    let (third, wanted) = begin(&mut work, Kind::Full, &job.id.0, 80);
+    assert!(first > wanted);
+    // It dies, too, and meanwhile somebody asks again: a pass that any of them began is not what is wanted now.
+    ring(&mut work, Kind::Full, "c", 100);
+    let (fourth, wanted) = begin(&mut work, Kind::Full, "c", 130);
+    assert_eq!(wanted, third);
     assert_eq!(
-        work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(499), &TIMES),
-        Ring::Waiting
+        finish(&mut work, Kind::Full, fourth, &Outcome::Done, 140),
+        Finished::Settled
     );
-    work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(500), &TIMES);
-    assert_eq!(begin(&mut work, "e", 500).1, None, "the last one finished");
+    let early = work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(639), &TIMES);
+    assert_eq!(early, Ring::Waiting);
+    work.ring_due(&account(), Kind::Full, JobId("e".into()), Micros(640), &TIMES);
+    assert_eq!(
+        begin(&mut work, Kind::Full, "e", 640).1,
+        fourth,
+        "that one was told to be done"
+    );
+}
+
+#[test]
+fn invariant_8_a_fence_from_before_the_loss_of_the_store_ends_nothing() {
+    let mut old = Work::default();
+    ring(&mut old, Kind::Full, "a", 10);
+    let (fence, _) = begin(&mut old, Kind::Full, "a", 10);
+    finish(&mut old, Kind::Full, fence, &Outcome::Done, 20);
+    ring(&mut old, Kind::Changes, "b", 20);
+    let (before, _) = begin(&mut old, Kind::Changes, "b", 20);
+    // The store is lost, and the account begins anew.
+    let mut work = Work::default();
+    ring(&mut work, Kind::Full, "c", 30);
+    let (fence, _) = begin(&mut work, Kind::Full, "c", 30);
+    let Finished::Publish { job, .. } = finish(&mut work, Kind::Full, fence, &Outcome::Continue, 40) else {
+        panic!("a continuation");
+    };
+    let (after, _) = begin(&mut work, Kind::Full, &job.id.0, 40);
+    assert!(before < fence && fence < after);
+    let known = work.clone();
+    let retry = Outcome::Retry { after: Duration::ZERO };
+    assert_eq!(work.renew(before, Micros(41), &TIMES), Renewed::Lost);
+    assert_eq!(finish(&mut work, Kind::Changes, before, &retry, 41), Finished::Lost);
+    assert_eq!(work, known);
+}
+
+#[test]
+fn a_continuation_gives_way_to_a_job_that_was_turned_away_once() {
+    let mut work = Work::default();
+    ring(&mut work, Kind::Full, "a", 10);
+    let (fence, _) = begin(&mut work, Kind::Full, "a", 10);
+    ring(&mut work, Kind::Ids, "b", 11);
+    let busy = work.begin(Kind::Ids, &JobId("b".into()), "w2", Micros(12), &TIMES);
+    assert_eq!(busy, Begin::Busy { until: Micros(60) });
+    let Finished::Publish { job, after } = finish(&mut work, Kind::Full, fence, &Outcome::Continue, 20) else {
+        panic!("a continuation");
+    };
+    assert_eq!(after, Duration::from_micros(5));
+    let (fence, _) = begin(&mut work, Kind::Ids, "b", 22);
+    finish(&mut work, Kind::Ids, fence, &Outcome::Done, 24);
+    let (fence, _) = begin(&mut work, Kind::Full, &job.id.0, 25);
+    let Finished::Publish { after, .. } = finish(&mut work, Kind::Full, fence, &Outcome::Continue, 30) else {
+        panic!("a continuation");
+    };
+    assert_eq!(after, Duration::ZERO, "nobody waits any more");
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Client {
         let tests = Tests {
             ok: check.ok.as_ref(),
             denied: check.denied.as_ref(),
+            ..Tests::default()
         };
         let call = Call {
             operation: "check",

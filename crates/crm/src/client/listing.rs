@@ -130,6 +130,7 @@ impl Client {
             tests: Tests {
                 ok: pass.ok.as_ref(),
                 denied: pass.denied.as_ref(),
+                ..Tests::default()
             },
             window: pass.since.as_ref().zip(window),
         };
@@ -175,6 +176,7 @@ impl Client {
             let tests = Tests {
                 ok: get_many.ok.as_ref(),
                 denied: get_many.denied.as_ref(),
+                ..Tests::default()
             };
             let operation = "contacts.get_many";
             let call = Call {

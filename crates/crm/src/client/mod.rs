@@ -1,6 +1,8 @@
 //! One account's view of its CRM: requests are rendered, paced, sent and judged here.
 
+mod actions;
 mod check;
+mod interactions;
 mod listing;
 pub(crate) mod prepare;
 mod session;
@@ -8,20 +10,23 @@ mod session;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use contacts::ledger::Charge;
 use contacts::{Clock, ErrorKind, Micros};
 use minijinja::Value;
 use url::Url;
 
 use crate::connector::Connector;
-use crate::error::{CrmError, CrmResult};
+use crate::error::{CrmError, CrmResult, Reached};
 use crate::expr::{scope, value_of};
-use crate::http::Http;
+use crate::http::{Http, Prepared};
 use crate::map::Region;
-use crate::pacer::Pacer;
+use crate::pacer::{Pacer, Slot};
 use crate::reply::{Judged, Reply, Tests, holds, judge};
 use crate::spec::{FieldSource, FieldType, Request, Spec};
 
+pub use actions::{Deed, Done};
 pub use check::Checked;
+pub use interactions::{Interaction, Interactions, Person};
 pub use listing::{AgentsPage, Deleted, DeletedPage, IdsPage, Many, Page, Window};
 
 /// What a client needs to know of its account. Holds secrets; debug output shows none.
@@ -89,6 +94,13 @@ pub(crate) struct Call<'a> {
     pub url: Option<&'a Url>,
 }
 
+/// A call that may be sent now.
+struct Ready {
+    prepared: Prepared,
+    charges: Vec<Charge>,
+    slot: Slot,
+}
+
 impl Client {
     /// Fails with `Credentials` if a field is missing or malformed, and with `HostRefused` if its host may not be called.
     pub fn new(
@@ -153,7 +165,7 @@ impl Client {
         let Some(login) = session::login_of(self.spec()) else {
             return self.call_once(call, None).await;
         };
-        let (session, fresh) = self.session(login).await?;
+        let (session, fresh) = self.session(login).await.map_err(not_reached)?;
         let first = self.call_once(call, Some(&session)).await;
         match first {
             Err(error) if error.kind == ErrorKind::Credentials => {
@@ -161,7 +173,7 @@ impl Client {
                 if fresh {
                     return Err(error);
                 }
-                let (session, _) = self.session(login).await?;
+                let (session, _) = self.session(login).await.map_err(not_reached)?;
                 let second = self.call_once(call, Some(&session)).await;
                 if second.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
                     self.session.drop_it().await;
@@ -173,10 +185,14 @@ impl Client {
     }
 
     async fn call_once(&self, call: Call<'_>, session: Option<&Value>) -> CrmResult<Answer> {
+        let ready = self.ready(call, session).await?;
+        self.go(call, session, ready).await
+    }
+
+    /// All that comes before the first byte: the request is put together, and its slot is taken.
+    async fn ready(&self, call: Call<'_>, session: Option<&Value>) -> CrmResult<Ready> {
         let spec = self.spec();
-        let mut names = vec![("conn", self.conn.clone())];
-        names.extend(session.map(|session| ("session", session.clone())));
-        let mut request_names = names.clone();
+        let mut request_names = self.names(session);
         request_names.push(("now", prepare::now_value(self.clock.now())));
         request_names.extend(call.names.iter().cloned());
         let request_scope = scope(request_names);
@@ -192,6 +208,21 @@ impl Client {
 
         let charges = self.connector.charges(call.operation, &self.conn)?;
         let slot = self.pacer.slot(&charges).await?;
+        Ok(Ready {
+            prepared,
+            charges,
+            slot,
+        })
+    }
+
+    async fn go(&self, call: Call<'_>, session: Option<&Value>, ready: Ready) -> CrmResult<Answer> {
+        let spec = self.spec();
+        let Ready {
+            prepared,
+            charges,
+            slot,
+        } = ready;
+        let mut names = self.names(session);
         let called = prepared.url.clone();
         let asked_at = self.clock.now();
         let sent = self.http.send(prepared).await;
@@ -200,32 +231,45 @@ impl Client {
             Err(error) if error.kind == ErrorKind::HostRefused => self.pacer.give_back(slot).await,
             _ => self.pacer.settle(slot).await,
         }
+        let replied = |error: CrmError, status: u16| error.reaching(Reached::Replied(status));
         let outcome = if sent.is_ok() { "answered" } else { "failed" };
         metrics::counter!("snapbridge_crm_calls_total", "connector" => spec.id.clone(), "operation" => call.operation, "outcome" => outcome)
             .increment(1);
         let reply = Reply::new(&sent?);
+        let status = reply.status;
         let now = self.clock.now();
         names.push(("response", reply.value.clone()));
         let scope = scope(names);
 
         let settings = &self.http.settings;
         for none_left in holds(spec, &reply, &scope, settings, now) {
-            self.pacer.none_left(&none_left, &charges, asked_at).await?;
+            let noted = self.pacer.none_left(&none_left, &charges, asked_at).await;
+            noted.map_err(|error| replied(error, status))?;
         }
         let scrub = |text: &str| self.scrub(text, session);
         let judged = judge(spec, call.tests, &reply, &scope, settings, &scrub, now);
         if let Err(error) = &judged {
             for stop in self.connector.hold_for(error.kind, call.operation) {
-                self.pacer.hold(&stop).await?;
+                let held = self.pacer.hold(&stop).await;
+                held.map_err(|error| replied(error, status))?;
             }
         }
-        judged.map(|judged| Answer {
-            reply,
-            judged,
-            scope,
-            called,
-            asked_at,
-        })
+        match judged {
+            Ok(judged) => Ok(Answer {
+                reply,
+                judged,
+                scope,
+                called,
+                asked_at,
+            }),
+            Err(error) => Err(replied(error, status)),
+        }
+    }
+
+    /// The names that every expression about a call may use.
+    fn names(&self, session: Option<&Value>) -> Vec<(&'static str, Value)> {
+        let session = session.map(|session| ("session", session.clone()));
+        [("conn", self.conn.clone())].into_iter().chain(session).collect()
     }
 
     /// Takes the account's secrets out of a text that a CRM sent.
@@ -245,6 +289,11 @@ impl Client {
         }
         text
     }
+}
+
+/// The login failed: the call itself was never made.
+fn not_reached(error: CrmError) -> CrmError {
+    error.reaching(Reached::Nobody)
 }
 
 /// The known fields with their defaults, normalised and checked.

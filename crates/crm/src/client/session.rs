@@ -44,6 +44,7 @@ impl Client {
         let tests = Tests {
             ok: login.ok.as_ref(),
             denied: login.denied.as_ref(),
+            ..Tests::default()
         };
         let call = Call {
             operation: "login",

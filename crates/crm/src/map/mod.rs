@@ -2,6 +2,7 @@
 //! up in numbers instead of in support calls.
 
 mod phone;
+mod plain;
 mod text;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,9 @@ use minijinja::Value;
 use crate::expr::{Expr, ExprError, scope, to_text};
 use crate::spec::{Deletion, Mapping, Spec};
 
-pub use phone::Region;
+pub use phone::{Region, e164};
+pub(crate) use plain::plain;
+pub(crate) use text::{clipped, url};
 
 /// How often something happened, by reason.
 pub type Counts = BTreeMap<&'static str, u32>;

@@ -32,7 +32,8 @@ pub(super) fn phones(texts: Vec<String>, region: Option<Region>, tally: &mut Tal
     phones
 }
 
-fn e164(text: &str, region: Option<Region>) -> Option<String> {
+/// A valid number in E.164: the form in which contacts hold and index their phones.
+pub fn e164(text: &str, region: Option<Region>) -> Option<String> {
     let text = text.trim();
     if text.len() > LONGEST_NUMBER {
         return None;

@@ -6,7 +6,7 @@ use super::{LONGEST_LIST, Tally};
 use crate::reply::clip;
 
 /// Trimmed, without control characters, and not longer than `most` characters.
-pub(super) fn clipped(text: Option<String>, most: usize, tally: &mut Tally) -> Option<String> {
+pub(crate) fn clipped(text: Option<String>, most: usize, tally: &mut Tally) -> Option<String> {
     let text: String = text?
         .chars()
         .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
@@ -43,7 +43,7 @@ pub(super) fn emails(texts: Vec<String>, tally: &mut Tally) -> Vec<String> {
 }
 
 /// An absolute http(s) URL; `bare` takes `www.acme.example` too. Anything else (`javascript:`, paths) is dropped.
-pub(super) fn url(text: Option<String>, bare: bool, tally: &mut Tally) -> Option<String> {
+pub(crate) fn url(text: Option<String>, bare: bool, tally: &mut Tally) -> Option<String> {
     let text = text?.trim().to_owned();
     let looks_bare = bare && !text.contains(':') && text.contains('.') && !text.contains(char::is_whitespace);
     let candidate = if looks_bare { format!("https://{text}") } else { text };

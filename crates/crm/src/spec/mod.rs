@@ -22,7 +22,9 @@ pub use auth::{AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, GetMany, IdList, Lookup, Order, Pass};
 pub use mapping::Mapping;
-pub use operations::{Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, Step};
+pub use operations::{
+    Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, PRIORITIES, STATUSES, Step,
+};
 pub use pacing::{LimitKind, LimitScope, LimitSpec, Maximum, Remaining, Reset, Signal, SignalSource, Throttle, Unit};
 pub use paging::{AtCap, Paging, PagingKind, Stop};
 pub use replies::{Replies, Rule, Verdict};
@@ -122,16 +124,17 @@ impl Spec {
                 Some("the CRM's users stand under `[agents]`"),
             );
         }
-        let interactions = root
+        let interactions: Vec<Interaction> = root
             .tables("interactions")
             .into_iter()
             .filter_map(|table| Interaction::read(table, &vocabulary))
             .collect();
-        let actions = root
+        let actions: Vec<Action> = root
             .tables("actions")
             .into_iter()
             .filter_map(|table| Action::read(table, &vocabulary))
             .collect();
+        operations::check_names(&root, &interactions, &actions);
         let webhook = root
             .table("webhook")
             .and_then(|table| Webhook::read(table, &vocabulary));

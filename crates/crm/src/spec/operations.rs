@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Paging, Request, Vocabulary, named_exprs};
+use super::{Paging, Request, Vocabulary, Wire, named_exprs};
 use crate::expr::{Attributes, Expr, Names};
 use crate::load::Table;
 
@@ -57,11 +57,20 @@ pub struct InteractionMap {
     pub id: Expr,
     pub subject: Expr,
     pub date: Expr,
+    /// The form of `date`.
+    pub date_as: Wire,
     pub description: Option<Expr>,
     pub status: Option<Expr>,
     pub priority: Option<Expr>,
+    /// From the CRM's words, in lower case, to Talkdesk's; those are understood as they are.
+    pub statuses: BTreeMap<String, &'static str>,
+    pub priorities: BTreeMap<String, &'static str>,
     pub url: Option<Expr>,
 }
+
+/// Talkdesk's words (Talkdesk interaction retriever, response).
+pub const STATUSES: [&str; 5] = ["new", "open", "pending", "solved", "closed"];
+pub const PRIORITIES: [&str; 5] = ["none", "low", "normal", "high", "urgent"];
 
 /// `[[actions]]` (Talkdesk action execution).
 #[derive(Debug)]
@@ -72,6 +81,10 @@ pub struct Action {
     /// In lower case, for Talkdesk's sentences.
     pub description: Option<String>,
     pub inputs: BTreeMap<String, Input>,
+    /// It is about a contact, and cannot be done without one.
+    pub needs_contact: bool,
+    /// It is done for an agent, and cannot be done without one.
+    pub needs_agent: bool,
     pub request: Request,
     pub ok: Option<Expr>,
     pub result: ActionResult,
@@ -88,6 +101,8 @@ pub struct Input {
     pub title: Option<String>,
     /// What a `select` may be.
     pub options: Vec<String>,
+    /// The form in which a `datetime` goes into the request; without one, as Talkdesk wrote it.
+    pub wire: Option<Wire>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +110,7 @@ pub struct ActionResult {
     pub message: Option<Expr>,
     pub external_id: Option<Expr>,
     pub contact_external_id: Option<Expr>,
+    pub contact_external_type: Option<Expr>,
     pub contact_external_url: Option<Expr>,
 }
 
@@ -223,19 +239,70 @@ impl InteractionMap {
     fn read(table: Table<'_, '_>, names: &Names) -> Option<InteractionMap> {
         let (id, subject) = (table.need_expr("id", names), table.need_expr("subject", names));
         let date = table.need_expr("date", names);
+        let date_as = match table.has("date_as") {
+            true => Wire::read(&table, "date_as"),
+            false => Some(Wire::Iso),
+        };
         let description = table.expr("description", names);
         let (status, priority) = (table.expr("status", names), table.expr("priority", names));
+        let (statuses, priorities) = (
+            words(&table, "statuses", &STATUSES),
+            words(&table, "priorities", &PRIORITIES),
+        );
         let url = table.expr("url", names);
         table.finish();
         Some(InteractionMap {
             id: id?,
             subject: subject?,
             date: date?,
+            date_as: date_as?,
             description,
             status,
             priority,
+            statuses,
+            priorities,
             url,
         })
+    }
+}
+
+/// `statuses = { "In Progress" = "open" }`: the CRM's words, in lower case, and what Talkdesk calls them.
+fn words(table: &Table<'_, '_>, key: &'static str, known: &[&'static str]) -> BTreeMap<String, &'static str> {
+    let mut words = BTreeMap::new();
+    let Some(given) = table.table(key) else { return words };
+    for (theirs, word, at) in given.named_texts() {
+        match known.iter().find(|known| **known == word) {
+            Some(word) => {
+                words.insert(theirs.trim().to_lowercase(), *word);
+            }
+            None => {
+                let hint = format!("there are {}", known.join(", "));
+                let what = format!("`{word}` is no word of Talkdesk's in `{key}`");
+                table.reader.problem(at, what, Some(hint));
+            }
+        }
+    }
+    words
+}
+
+/// Names stand in URLs and in Talkdesk's configuration: each once.
+pub(super) fn check_names(root: &Table<'_, '_>, interactions: &[Interaction], actions: &[Action]) {
+    for (i, interaction) in interactions.iter().enumerate() {
+        let same = |other: &Interaction| other.kind.to_lowercase() == interaction.kind.to_lowercase();
+        if interactions[..i].iter().any(same) {
+            let what = format!("two interactions are of the type `{}`", interaction.kind);
+            root.problem("interactions", what, None);
+        }
+    }
+    for (i, action) in actions.iter().enumerate() {
+        if actions[..i].iter().any(|other| other.name == action.name) {
+            root.problem("actions", format!("two actions are called `{}`", action.name), None);
+        }
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+        if !(1..=64).contains(&action.name.len()) || !action.name.bytes().all(legal) {
+            let what = format!("the action name {:?} must be 1 to 64 of a-z, 0-9, _ and -", action.name);
+            root.problem("actions", what, Some("it stands in a URL"));
+        }
     }
 }
 
@@ -247,6 +314,8 @@ impl Action {
             Some(inputs) => inputs.named(|_, at, input| Some(Input::read(at, input))),
             None => BTreeMap::new(),
         };
+        let needs_contact = table.boolean("needs_contact").unwrap_or(false);
+        let needs_agent = table.boolean("needs_agent").unwrap_or(false);
         let names = vocabulary
             .call()
             .with("input", Attributes::only(inputs.keys().cloned()))
@@ -262,6 +331,7 @@ impl Action {
                 message: result.expr("message", &reply),
                 external_id: result.expr("external_id", &reply),
                 contact_external_id: result.expr("contact_external_id", &reply),
+                contact_external_type: result.expr("contact_external_type", &reply),
                 contact_external_url: result.expr("contact_external_url", &reply),
             };
             result.finish();
@@ -273,6 +343,8 @@ impl Action {
             display,
             description,
             inputs,
+            needs_contact,
+            needs_agent,
             request: request?,
             ok,
             result,
@@ -316,6 +388,13 @@ impl Input {
                 None,
             );
         }
+        let wire = match table.has("as") {
+            true => Wire::read(&table, "as"),
+            false => None,
+        };
+        if wire.is_some() && kind != "datetime" {
+            table.problem("as", "only a `datetime` has a form of time", None);
+        }
         let input = Input {
             at,
             default,
@@ -323,6 +402,7 @@ impl Input {
             kind,
             title: table.text("title"),
             options,
+            wire,
         };
         table.finish();
         input

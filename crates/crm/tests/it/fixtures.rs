@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use contacts::Micros;
-use crm::{Client, ClientSettings, Connector, CrmError, Pacer, Page, Window};
+use crm::{Client, ClientSettings, Connector, CrmError, Deed, Pacer, Page, Person, Window};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,8 +19,19 @@ use crate::support::{client_with, listed, serve};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids` or `agents`; listings are walked to their end.
+    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions` or `act`; listings are walked to
+    /// their end.
     call: String,
+    /// The type of interactions, or the name of the action.
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    contact: Option<String>,
+    #[serde(default)]
+    agent: Option<String>,
+    /// The inputs of the action.
+    #[serde(default)]
+    data: serde_json::Map<String, Value>,
     #[serde(default)]
     ids: Vec<String>,
     #[serde(default)]
@@ -189,7 +200,37 @@ async fn result_of(client: &Client, fixture: &Fixture) -> Value {
             shown["missing"] = json!(many.missing);
             shown
         })),
+        "interactions" => {
+            let person = Person {
+                id: fixture.contact.clone().unwrap_or_default(),
+                ..Person::default()
+            };
+            let found = client.interactions(&fixture.name, &person).await;
+            shown(found.map(|found| json!({ "items": found.items, "dropped": found.dropped })))
+        }
+        "act" => act(client, fixture).await,
         _ => shown(walk(client, fixture).await.map(Value::from)),
+    }
+}
+
+async fn act(client: &Client, fixture: &Fixture) -> Value {
+    let inputs = client.connector().inputs(&fixture.name, &fixture.data, Some("PT"));
+    let inputs = match inputs.unwrap_or_else(|| panic!("no action is named {}", fixture.name)) {
+        Ok(inputs) => inputs,
+        Err(bad) => return json!({ "bad_inputs": bad.0 }),
+    };
+    let deed = Deed {
+        inputs,
+        contact: fixture.contact.clone(),
+        agent: fixture.agent.clone(),
+    };
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    match client.act(&fixture.name, &deed, deadline).await {
+        Ok(done) => json!({
+            "message": done.message, "external_id": done.external_id, "contact_external_id": done.contact_external_id,
+            "contact_external_type": done.contact_external_type, "contact_external_url": done.contact_external_url,
+        }),
+        Err(error) => json!({ "fate": format!("{:?}", error.fate()), "message": error.to_string() }),
     }
 }
 

@@ -7,3 +7,4 @@ mod limits;
 mod readme;
 mod visibility;
 mod webhooks;
+mod writes;

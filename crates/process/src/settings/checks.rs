@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
 use tracing_subscriber::EnvFilter;
 
 use super::problem::Place;
@@ -13,12 +12,10 @@ use super::{INTEGRATIONS, Settings};
 /// RabbitMQ closes the channel of a consumer that keeps a delivery for longer (its default `consumer_timeout`).
 const BROKER_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// A path secret shorter than this could be guessed.
-const PATH_SECRET_MIN: usize = 16;
-
 pub(crate) fn run(settings: &Settings, log: &mut Log) {
     let mut checks = Checks { log };
     checks.http(settings);
+    checks.https(settings);
     checks.times(settings);
     checks.numbers(settings);
     checks.names(settings);
@@ -94,6 +91,45 @@ impl Checks<'_> {
             deadline,
             "a webhook waits for it",
         );
+        for waits in [
+            ("interactions.deadline", s.interactions.deadline),
+            ("actions.deadline", s.actions.deadline),
+        ] {
+            self.shorter(waits, deadline, "a request waits for it");
+        }
+    }
+
+    fn https(&mut self, s: &Settings) {
+        match (&s.http_tls.cert, &s.http_tls.key) {
+            (Some(_), None) => self.refuse(
+                &["http.tls.cert", "http.tls.key"],
+                "`http.tls.cert` needs `http.tls.key` beside it".to_owned(),
+                Some("the PEM file of the certificate's private key"),
+            ),
+            (None, Some(_)) => self.refuse(
+                &["http.tls.key", "http.tls.cert"],
+                "`http.tls.key` needs `http.tls.cert` beside it".to_owned(),
+                Some("the PEM file of the certificate and the intermediate ones"),
+            ),
+            _ => {}
+        }
+        let tls = s.http_tls.cert.is_some() || s.http_tls.key.is_some();
+        if s.http.require_https && !tls && s.http.trusted_proxies.is_empty() {
+            self.refuse(
+                &["http.require_https"],
+                "`http.require_https` would refuse every request".to_owned(),
+                Some("set `http.tls.cert` and `http.tls.key`, or `http.trusted_proxies` to the proxy that has the TLS"),
+            );
+        }
+        let plain = s.http.public_url.as_ref().is_some_and(|url| url.scheme() == "http");
+        if plain && (tls || s.http.require_https) {
+            let by = if tls { "http.tls.cert" } else { "http.require_https" };
+            self.refuse(
+                &["http.public_url", by],
+                format!("`http.public_url` is http although `{by}` is set"),
+                Some("nobody would get through; write https://"),
+            );
+        }
     }
 
     fn times(&mut self, s: &Settings) {
@@ -159,6 +195,10 @@ impl Checks<'_> {
             let what = "`page.contacts` must not be more than `page.max_contacts`".to_owned();
             self.refuse(&["page.contacts", "page.max_contacts"], what, None);
         }
+        if !matches!(s.actions.success_status, 200 | 201) {
+            let what = "`actions.success_status` must be 201 or 200".to_owned();
+            self.refuse(&["actions.success_status"], what, None);
+        }
         if s.refresh.brake_min > s.refresh.brake_max {
             let what = "`refresh.brake_min` must not be more than `refresh.brake_max`".to_owned();
             self.refuse(&["refresh.brake_min", "refresh.brake_max"], what, None);
@@ -201,27 +241,23 @@ impl Checks<'_> {
                 Some(hint),
             );
         }
-        match &integration.path_secret {
-            None if integration.auth_type == AuthType::None => {
-                let what = format!("`{path}` has auth_type \"none\" and needs a `path_secret`");
-                self.refuse(
-                    &[&key("path_secret"), &key("auth_type"), &path],
-                    what,
-                    Some("anybody could read it"),
-                );
-            }
-            Some(secret) => {
-                let secret = secret.expose_secret();
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-                if !(PATH_SECRET_MIN..=128).contains(&secret.len()) || !secret.bytes().all(allowed) {
-                    let what = format!(
-                        "`{}` must be {PATH_SECRET_MIN} to 128 letters, digits, _ or -",
-                        key("path_secret")
-                    );
-                    self.refuse(&[&key("path_secret")], what, Some("openssl rand -hex 24 makes one"));
-                }
-            }
-            None => {}
+        if integration.auth_type == AuthType::None && integration.path_secret.is_empty() {
+            let what = format!("`{path}` has auth_type \"none\" and needs a `path_secret`");
+            self.refuse(
+                &[&key("path_secret"), &key("auth_type"), &path],
+                what,
+                Some("anybody could read it"),
+            );
+        }
+        let field = &integration.bridge_key_field;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        if !(1..=64).contains(&field.len()) || !field.bytes().all(allowed) {
+            let key = key("bridge_key_field");
+            self.refuse(
+                &[&key],
+                format!("`{key}` must be 1 to 64 letters, digits, _ or -"),
+                None,
+            );
         }
         if !matches!(integration.auth_success_status, 200 | 204) {
             let key = key("auth_success_status");

@@ -43,7 +43,7 @@ pub(crate) fn overlay(tree: &mut Tree, source: &Source, log: &mut Log) {
             continue;
         }
         let value = if target.file {
-            match read_secret(source, value) {
+            match read_secret(source, Path::new(value)) {
                 Ok(value) => value,
                 Err(what) => {
                     log.problem(place.clone(), what, None);
@@ -118,11 +118,13 @@ fn resolve(rest: &str, tree: &Tree) -> Option<Target> {
             ];
             (!key.is_empty()).then_some(Target { path, file })
         }
-        [section, key] => {
-            let section = SECTIONS.iter().find(|known| known.name == *section)?;
+        [section @ .., key] => {
+            let section = section.join(".");
+            let section = SECTIONS.iter().find(|known| known.name == section)?;
             let (key, file) = key_of(section.keys, key)?;
+            let path = section.name.split('.').chain([key.name]);
             Some(Target {
-                path: vec![section.name.to_owned(), key.name.to_owned()],
+                path: path.map(str::to_owned).collect(),
                 file,
             })
         }
@@ -156,9 +158,8 @@ fn integration(given: &str, tree: &Tree) -> Option<String> {
     valid_integration_name(given).then(|| given.to_owned())
 }
 
-fn read_secret(source: &Source, path: &str) -> Result<String, String> {
-    let text =
-        (source.read_file)(Path::new(path)).map_err(|error| format!("cannot read the file it names: {error}"))?;
+pub(crate) fn read_secret(source: &Source, path: &Path) -> Result<String, String> {
+    let text = (source.read_file)(path).map_err(|error| format!("cannot read the file it names: {error}"))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         Err("the file it names is empty".into())
@@ -193,7 +194,7 @@ fn insert(tree: &mut Tree, path: &[String], place: Place, value: String) {
 
 fn variable_names() -> Vec<String> {
     let of = |section: &str, keys: &'static [Key]| {
-        let section = section.to_ascii_uppercase();
+        let section = section.to_ascii_uppercase().replace('.', "__");
         keys.iter()
             .filter(|key| !key.map)
             .flat_map(|key| {

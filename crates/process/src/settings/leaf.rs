@@ -1,14 +1,16 @@
 //! The types a setting can have: how each is read from what was given, and shown again.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
 use super::tree::Given;
+use crate::secrets::Secrets;
 
 /// What stands in for a secret wherever settings are shown.
 pub(crate) const MASK: &str = "***";
@@ -300,6 +302,61 @@ impl Leaf for Vec<String> {
 
     fn show(&self) -> Option<String> {
         Some(toml::Value::from(self.clone()).to_string())
+    }
+}
+
+/// In a variable or a file: separated by white space or commas.
+impl Leaf for Secrets {
+    const SECRET: bool = true;
+
+    fn read(given: &Given) -> Result<Self, Wrong> {
+        let texts: Option<Vec<&str>> = match given {
+            Given::Loose(text) => {
+                let parts = text.split(|c: char| c == ',' || c.is_whitespace());
+                Some(parts.filter(|part| !part.is_empty()).collect())
+            }
+            Given::Text(text) => Some(vec![text]),
+            Given::List(items) => items.iter().map(text_of).collect(),
+            _ => None,
+        };
+        let Some(texts) = texts else {
+            return wrong("expected a secret, or a list of them");
+        };
+        Secrets::read(texts).map_err(|error| Wrong {
+            what: error.to_string(),
+            hint: Some("`snapbridge keys hash --new` makes one".into()),
+        })
+    }
+
+    fn show(&self) -> Option<String> {
+        match self.len() {
+            0 => None,
+            1 => Some(quoted(MASK)),
+            several => Some(toml::Value::from(vec![MASK; several]).to_string()),
+        }
+    }
+}
+
+/// In a variable: separated by commas.
+impl Leaf for Vec<IpNet> {
+    fn read(given: &Given) -> Result<Self, Wrong> {
+        let network = |text: &String| -> Option<IpNet> {
+            let network = text.parse::<IpNet>().ok().map(|network| network.trunc());
+            network.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        };
+        let texts = Vec::<String>::read(given).unwrap_or_else(|_| vec![String::new()]);
+        match texts.iter().map(network).collect::<Option<Self>>() {
+            None => wrong("expected a list of networks and addresses such as [\"10.0.0.0/8\", \"127.0.0.1\"]"),
+            Some(networks) if networks.iter().any(|network| network.prefix_len() == 0) => {
+                wrong("a network of all addresses would let anybody say anything")
+            }
+            Some(networks) => Ok(networks),
+        }
+    }
+
+    fn show(&self) -> Option<String> {
+        let texts: Vec<String> = self.iter().map(ToString::to_string).collect();
+        Some(toml::Value::from(texts).to_string())
     }
 }
 

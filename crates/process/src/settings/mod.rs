@@ -4,6 +4,7 @@
 mod backend;
 mod checks;
 mod env;
+mod files;
 mod leaf;
 mod problem;
 mod section;
@@ -19,8 +20,8 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    AuthType, Cold, ColdAnswer, Credentials, Crm, Http, Integration, IntegrationKind, Keys, Log, LogFormat, Page,
-    Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+    Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration, IntegrationKind,
+    Interactions, Keys, Log, LogFormat, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 
@@ -37,7 +38,7 @@ struct Section {
 }
 
 macro_rules! settings {
-    ($($name:ident: $ty:ty),+ $(,)?) => {
+    ($($name:ident $([$path:literal])?: $ty:ty),+ $(,)?) => {
         /// The effective settings of a process. Each section documents its keys, with unit, default and bounds.
         #[derive(Clone, Debug)]
         pub struct Settings {
@@ -47,26 +48,32 @@ macro_rules! settings {
         }
 
         const SECTIONS: &[Section] = &[$(
-            Section { name: stringify!($name), about: <$ty>::ABOUT, keys: <$ty>::KEYS }
+            Section { name: settings!(@path $name $($path)?), about: <$ty>::ABOUT, keys: <$ty>::KEYS }
         ),+];
 
         impl Settings {
             fn read(tree: &mut Tree, log: &mut tree::Log) -> Self {
                 Self {
-                    $( $name: Reader::new(stringify!($name), table(tree, stringify!($name), log), log).read(), )+
+                    $( $name: {
+                        let path = settings!(@path $name $($path)?);
+                        Reader::new(path, table(tree, path, log), log).read()
+                    }, )+
                     integrations: read_integrations(tree, log),
                 }
             }
 
             fn shown(&self) -> Vec<(&'static str, Vec<(&'static str, Shown)>)> {
-                vec![$( (stringify!($name), self.$name.show()) ),+]
+                vec![$( (settings!(@path $name $($path)?), self.$name.show()) ),+]
             }
         }
     };
+    (@path $name:ident) => { stringify!($name) };
+    (@path $name:ident $path:literal) => { $path };
 }
 
 settings! {
     http: Http,
+    http_tls["http.tls"]: HttpTls,
     store: Store,
     queue: Queue,
     keys: Keys,
@@ -77,6 +84,8 @@ settings! {
     refresh: Refresh,
     retry: Retry,
     crm: Crm,
+    interactions: Interactions,
+    actions: Actions,
     webhook: Webhook,
     redis: Redis,
     rabbitmq: Rabbitmq,
@@ -93,7 +102,9 @@ impl Settings {
             .map(|file| tree::parse(file, &mut log))
             .unwrap_or_default();
         let syntax = std::mem::take(&mut log.problems);
+        files::resolve(&mut tree, source, &mut log);
         env::overlay(&mut tree, source, &mut log);
+        lift(&mut tree);
         let settings = Self::read(&mut tree, &mut log);
         for (name, spot) in tree {
             let known = SECTIONS.iter().map(|section| section.name).chain([INTEGRATIONS]);
@@ -163,6 +174,20 @@ fn belongs_elsewhere(key: &str) -> Option<String> {
         .map(|section| format!("[{}]", section.name))
         .collect();
     (!homes.is_empty()).then(|| format!("it belongs into {}", homes.join(" or ")))
+}
+
+/// Gives a section inside a section, `[http.tls]`, its place among the others.
+fn lift(tree: &mut Tree) {
+    for section in SECTIONS {
+        let Some((outer, inner)) = section.name.split_once('.') else {
+            continue;
+        };
+        if let Some(Node::Table(outer)) = tree.get_mut(outer).map(|spot| &mut spot.node)
+            && let Some(spot) = outer.remove(inner)
+        {
+            tree.insert(section.name.to_owned(), spot);
+        }
+    }
 }
 
 fn table(tree: &mut Tree, name: &str, log: &mut tree::Log) -> Tree {
@@ -237,10 +262,13 @@ fn print_reference(out: &mut String, header: &str, about: &[&str], keys: &[Key])
     out.push_str(&format!("{header}\n"));
     for key in keys {
         comment(out, key.docs);
+        if key.secret && !key.map {
+            out.push_str(&format!("# Or {}_file: the path of a file that holds it.\n", key.name));
+        }
         out.push_str(&match (key.map, key.default) {
             (true, _) => format!("#{}.name = …\n", key.name),
             (false, "") => format!("#{} = …\n", key.name),
-            (false, default) if default.parse::<f64>().is_ok() => {
+            (false, default) if default.parse::<f64>().is_ok() || default.parse::<bool>().is_ok() => {
                 format!("#{} = {default}\n", key.name)
             }
             (false, default) => format!("#{} = \"{default}\"\n", key.name),

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use ipnet::IpNet;
 use url::Url;
 
 use super::backend::{QueueUrl, StoreUrl};
 use super::leaf::{ByteSize, SecretMap, words};
 use super::section::section;
+use crate::secrets::Secrets;
 
 section! {
     /// The two listeners of the front.
@@ -32,6 +33,27 @@ section! {
         body_limit: ByteSize = "256KiB" in "1KiB"..="16MiB";
         /// Largest body of a webhook, in bytes.
         webhook_body_limit: ByteSize = "512KiB" in "1KiB"..="16MiB";
+        /// Largest file of a `logo` or `icon`, in bytes.
+        image_limit: ByteSize = "256KiB" in "1KiB"..="16MiB";
+        /// Networks and addresses of proxies whose X-Forwarded-For, -Proto and -Host are believed; nobody else's are.
+        trusted_proxies: Vec<IpNet> = "";
+        /// Refuse requests that did not come over TLS, our own or a trusted proxy's, with 403 on the public listener.
+        require_https: bool = "false";
+    }
+}
+
+section! {
+    /// HTTPS of the public listener, 1.2 or newer. Without it, put a proxy in front: Talkdesk calls nothing but HTTPS.
+    HttpTls {
+        /// PEM file of the certificate and the intermediate ones after it. With `key` it turns `http.listen` to HTTPS.
+        cert: Option<PathBuf> = "";
+        /// PEM file of its private key, not encrypted.
+        key: Option<PathBuf> = "";
+        /// Time between two looks at the files; once two agree on a change, new connections get the new pair. One that cannot
+        /// be used leaves the old one in place.
+        reload: Duration = "30s" in "10ms"..="1day";
+        /// Time a client has for its handshake.
+        handshake_timeout: Duration = "10s" in "10ms"..="5m";
     }
 }
 
@@ -187,6 +209,44 @@ section! {
     }
 }
 
+words! {
+    /// How the dates of interactions are written.
+    DateForm {
+        /// `2012-11-21 17:53:51 UTC`, the one form that Talkdesk's documents show.
+        Talkdesk = "talkdesk",
+        /// RFC 3339.
+        Rfc3339 = "rfc3339",
+    }
+}
+
+section! {
+    /// Interactions of a contact, asked of the CRM while somebody looks at it.
+    Interactions {
+        /// Time of a request; the types that are complete then are answered, or 504.
+        deadline: Duration = "5s" in "10ms"..="5m";
+        /// Time for which an answer of the CRM is kept; 0s: not at all.
+        cache: Duration = "30s" in "0s"..="1h";
+        /// Interactions of one answer, the newest ones.
+        max: usize = "50" in "1"..="1000";
+        /// Contacts of the CRM that one request may mean, where several share a phone or an e-mail address.
+        contacts: usize = "5" in "1"..="100";
+        /// Form of dates: `talkdesk` (2012-11-21 17:53:51 UTC) or `rfc3339`.
+        dates: DateForm = "talkdesk";
+    }
+}
+
+section! {
+    /// Actions: what Talkdesk has the CRM do.
+    Actions {
+        /// Time of a request, the CRM's part included.
+        deadline: Duration = "10s" in "10ms"..="5m";
+        /// Time for which the same request is not carried out a second time, but answered as the first was; 0s: off.
+        replay_window: Duration = "30s" in "0s"..="1h";
+        /// Status of an action that was done: 201, or 200.
+        success_status: u16 = "201";
+    }
+}
+
 section! {
     /// Webhooks of CRMs.
     Webhook {
@@ -279,8 +339,13 @@ section! {
         connector: String = "";
         /// `none`, `custom`, `oauth2`, `oauth2_password` or `oauth2_client_credentials`.
         auth_type: AuthType = "custom";
-        /// Secret segment of the URL: `/{integration}/k/{secret}/…`. Must be set where `auth_type` is `none`.
-        path_secret: Option<SecretString> = "";
+        /// Secret segment of the URL: `/{integration}/k/{secret}/…`. Must be set where `auth_type` is `none`. As it is, or
+        /// hashed by `snapbridge keys hash`; a list while it is rotated: each of them is good.
+        path_secret: Secrets = "";
+        /// Secret that Talkdesk sends in `auth`, as an authentication field of the integration; written as `path_secret`.
+        bridge_key: Secrets = "";
+        /// Name of that field.
+        bridge_key_field: String = "bridge_key";
         /// Hosts the connector may call although they are private, plain http or on another port.
         allow_hosts: Vec<String> = "";
         /// Region of phone numbers without a country code, two letters such as `PT`.
@@ -297,6 +362,10 @@ section! {
         auth_success_status: u16 = "200";
         /// Fields an auth_validation returns for Talkdesk to keep.
         return_fields: Vec<String> = "";
+        /// PNG or SVG file of the logo that Talkdesk shows; without it a neutral one is served.
+        logo: Option<PathBuf> = "";
+        /// The same of the icon, shown beside interactions.
+        icon: Option<PathBuf> = "";
         /// Name that people see in Talkdesk, instead of the connector's title.
         display_name: Option<String> = "";
         /// What the integration is for: one sentence for people in Talkdesk.

@@ -40,7 +40,7 @@ pub struct Auth(pub BTreeMap<String, String>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadRequest {
-    /// `malformed_json`, `malformed_auth`, `malformed_meta` or `malformed_offset`.
+    /// `malformed_json`, `malformed_auth`, `malformed_meta`, `malformed_data` or `malformed_offset`.
     pub code: &'static str,
     pub message: String,
 }
@@ -115,14 +115,14 @@ impl FromIterator<(String, String)> for Auth {
     }
 }
 
-fn bad<T>(code: &'static str, message: impl Into<String>) -> Result<T, BadRequest> {
+pub(super) fn bad<T>(code: &'static str, message: impl Into<String>) -> Result<T, BadRequest> {
     Err(BadRequest {
         code,
         message: message.into(),
     })
 }
 
-fn object(body: &[u8]) -> Result<Map<String, Value>, BadRequest> {
+pub(super) fn object(body: &[u8]) -> Result<Map<String, Value>, BadRequest> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
@@ -135,7 +135,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, BadRequest> {
     }
 }
 
-fn auth(request: &mut Map<String, Value>) -> Result<Auth, BadRequest> {
+pub(super) fn auth(request: &mut Map<String, Value>) -> Result<Auth, BadRequest> {
     let fields = match request.remove("auth") {
         None | Some(Value::Null) => return Ok(Auth::default()),
         Some(Value::Object(fields)) => fields,
@@ -163,7 +163,7 @@ fn auth(request: &mut Map<String, Value>) -> Result<Auth, BadRequest> {
     Ok(Auth(auth))
 }
 
-fn meta(request: &mut Map<String, Value>) -> Result<Map<String, Value>, BadRequest> {
+pub(super) fn meta(request: &mut Map<String, Value>) -> Result<Map<String, Value>, BadRequest> {
     match request.remove("meta") {
         None | Some(Value::Null) => Ok(Map::new()),
         Some(Value::Object(meta)) => Ok(meta),
@@ -172,7 +172,7 @@ fn meta(request: &mut Map<String, Value>) -> Result<Map<String, Value>, BadReque
 }
 
 /// Any JSON as text, a string as itself; null is nothing.
-fn text(value: Value) -> Option<String> {
+pub(super) fn text(value: Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) => Some(text),

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contacts::ports::Snapshots;
-use contacts::{Kind, Position, Stream};
+use contacts::{ErrorKind, Kind, Micros, Position, Stream};
+use worker::progress::Progress;
 
 use super::{Scene, plain};
+use crate::machine::Faults;
 
 const CONTACTS: usize = 30;
 const PAGES: usize = 10;
@@ -54,6 +56,68 @@ async fn invariant_14_a_build_whose_worker_dies_repeats_at_most_one_page() {
         );
         assert_eq!(scene.snapshot().await, scene.truth());
     }
+}
+
+/// Kills the worker between the last commit of the pass and the word that it is done.
+async fn die_before_the_word(scene: &mut Scene) {
+    scene.set_faults(Faults {
+        store_dawdles: 1.0,
+        ..Faults::default()
+    });
+    let complete = async |scene: &Scene| {
+        let head = scene.head().await;
+        head.is_some_and(|head| Progress::read(&head.progress).last_full > Micros::ZERO)
+    };
+    let deadline = scene.now().plus(Duration::from_secs(60));
+    while !complete(scene).await {
+        assert!(scene.now() < deadline, "the pass does not end");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let work = scene.work().await;
+    assert!(work.lease.is_some() && work.tasks[&Kind::Full].last_done.is_none());
+    scene.kill_worker(0);
+    scene.set_faults(Faults::default());
+    assert_eq!(pages_read(scene), PAGES);
+}
+
+fn pages_read(scene: &Scene) -> usize {
+    let calls = scene.site().calls.lock();
+    let answered = calls.iter().filter(|call| call.answered.is_some());
+    answered.filter(|call| call.what == "full").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_14_a_pass_that_a_dead_worker_completed_is_not_repeated() {
+    for waits_for_quota in [false, true] {
+        let mut scene = building(4).await;
+        if waits_for_quota {
+            let until = scene.now().plus(Duration::from_secs(5));
+            scene.fail(Some(ErrorKind::Quota { until }));
+            scene.until(|scene| scene.now() > until).await;
+            scene.fail(None);
+        }
+        die_before_the_word(&mut scene).await;
+        scene.start_worker();
+        scene.sweep_for(Duration::from_secs(15)).await;
+        let done = scene.work().await.tasks[&Kind::Full].clone();
+        assert!(done.last_done.is_some() && done.due > Some(scene.now()), "{done:?}");
+        assert_eq!(pages_read(&scene), PAGES, "after a quota: {waits_for_quota}");
+        // The next one is a pass of its own.
+        scene.ring(Kind::Full).await;
+        scene.until_quiet().await;
+        assert_eq!(pages_read(&scene), 2 * PAGES);
+        assert_eq!(scene.snapshot().await, scene.truth());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_14_a_pass_that_was_asked_for_after_the_dead_worker_began_is_run() {
+    let mut scene = building(4).await;
+    scene.ring(Kind::Full).await;
+    die_before_the_word(&mut scene).await;
+    scene.start_worker();
+    scene.sweep_for(Duration::from_secs(15)).await;
+    assert_eq!(scene.site().calls_of("full"), 2 * PAGES);
 }
 
 #[tokio::test(start_paused = true)]
