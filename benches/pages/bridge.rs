@@ -91,7 +91,11 @@ impl Bridge {
         let folder = folder.join(backend.as_str());
         std::fs::create_dir_all(&folder)?;
         let store = match backend {
-            Backend::Redis => format!("store.url = \"{}\"\nstore.namespace = \"bench\"", redis.url()),
+            // Loading and walking are not what is measured; on a busy machine they may take their time.
+            Backend::Redis => format!(
+                "store.url = \"{}\"\nstore.namespace = \"bench\"\nredis.write_timeout = \"1m\"\nredis.read_timeout = \"10s\"",
+                redis.url()
+            ),
             Backend::Sqlite => String::new(),
         };
         let text = format!(

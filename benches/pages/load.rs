@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::support::{RedisServer, median};
+use crate::support::{RedisServer, median, process_seconds};
 
 /// Something to ask for pages.
 pub struct Station {
@@ -32,7 +32,7 @@ pub struct Sample {
 impl Station {
     /// Asks for random pages over `connections` for `time`.
     pub fn load(&self, redis: &RedisServer, connections: u64, time: Duration, seed: u64) -> anyhow::Result<Sample> {
-        let spent = || anyhow::Ok(process_seconds("self")? + process_seconds(&redis.child.id().to_string())?);
+        let spent = || anyhow::Ok(process_seconds("self")? + redis.processor_seconds()?);
         let (began, before) = (Instant::now(), spent()?);
         let done: Vec<Done> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..connections)
@@ -86,25 +86,6 @@ struct Done {
     took: Vec<f64>,
     /// Seconds of processor time of its thread.
     processor: f64,
-}
-
-/// Seconds of processor time of all threads of a process; Linux counts them in ticks of 10 ms.
-fn process_seconds(pid: &str) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in brackets, may hold blanks. User and system time are the fields 14 and 15 of all.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .context("an unknown form of stat")?
-        .1
-        .split_whitespace()
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|field| field.parse::<f64>().ok())
-            .context("an unknown form of stat")
-    };
-    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 fn thread_seconds() -> anyhow::Result<f64> {

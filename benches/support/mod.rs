@@ -15,7 +15,7 @@ pub const COMMIT: u64 = 100;
 
 /// A Redis of this process, without persistence; it ends with this value.
 pub struct RedisServer {
-    pub child: Child,
+    child: Child,
     port: u16,
     _folder: tempfile::TempDir,
 }
@@ -66,6 +66,11 @@ impl RedisServer {
         Ok(redis::Client::open(self.url())?)
     }
 
+    /// Seconds of processor time so far.
+    pub fn processor_seconds(&self) -> anyhow::Result<f64> {
+        process_seconds(&self.child.id().to_string())
+    }
+
     /// A field of INFO.
     pub async fn info(&self, field: &str) -> anyhow::Result<String> {
         let mut connection = self.client()?.get_multiplexed_async_connection().await?;
@@ -80,6 +85,25 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Seconds of processor time of all threads of a process; Linux counts them in ticks of 10 ms.
+pub fn process_seconds(pid: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in brackets, may hold blanks. User and system time are the fields 14 and 15 of all.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .context("an unknown form of stat")?
+        .1
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<f64>().ok())
+            .context("an unknown form of stat")
+    };
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 /// The number `n` contact of a CRM in its `version`th form; 460 bytes of JSON on average.

@@ -1,4 +1,4 @@
-//! `connector check`, `connector list`, `config check`.
+//! `connector check`, `connector list`, `config check`, `talkdesk check`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use contacts::SystemClock;
 use crm::Connector;
 use process::settings::Settings;
 use store::MemoryStore;
+use talkdesk::check::Verdict;
 
-use super::{Failure, print, settings};
+use super::{Failure, USAGE, print, settings};
 use crate::integrations::{Integrations, connector_source, role_name};
 use crate::tls::Tls;
 
@@ -114,4 +115,14 @@ pub(super) fn loaded(settings: &Settings, folder: &Path) -> Result<Integrations,
     let store = Arc::new(MemoryStore::new());
     let keys = crate::wiring::throwaway_keys()?;
     Integrations::load(settings, folder, store, keys, Arc::new(SystemClock), "check".into()).map_err(Failure::Usage)
+}
+
+/// A report speaks for itself, whatever it says.
+pub async fn bridge(args: talkdesk::check::Cli) -> Result<(), Failure> {
+    match talkdesk::check::run(args).await {
+        Ok(Verdict::Passed) => Ok(()),
+        Ok(Verdict::Failed) => Err(Failure::Told(1)),
+        Ok(Verdict::CouldNotRun) => Err(Failure::Told(USAGE)),
+        Err(error) => Err(Failure::Usage(vec![process::chain(&error)])),
+    }
 }

@@ -123,6 +123,11 @@ enum TalkdeskCommand {
     Sync(talkdesk::player::Cli),
     /// Prints the URLs that the integration configuration asks for, from http.public_url; a path secret shows as SECRET
     Urls,
+    /// Checks a bridge, this one or any other, against Talkdesk's contract: which rules it breaks, and what was seen
+    ///
+    /// Reads only, unless --write is given; a few requests carry wrong credentials. Exit code 0: no errors; 1: errors
+    /// (with --strict, warnings too); 2: it could not be checked.
+    Check(Box<talkdesk::check::Cli>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,6 +175,8 @@ enum Failure {
     /// Settings or arguments, one problem a line.
     Usage(Vec<String>),
     Work(anyhow::Error),
+    /// Everything has been told; only the exit code is left.
+    Told(u8),
 }
 
 impl From<anyhow::Error> for Failure {
@@ -207,6 +214,7 @@ fn tell(failure: &Failure) -> ExitCode {
             eprintln!("error: {}", process::chain(error.as_ref()));
             ExitCode::FAILURE
         }
+        Failure::Told(code) => ExitCode::from(*code),
     }
 }
 
@@ -229,6 +237,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Urls,
         } => check::urls(config),
+        Command::Talkdesk {
+            command: TalkdeskCommand::Check(args),
+        } => check::bridge(*args).await,
         Command::Connector {
             command: ConnectorCommand::Check { connectors },
         } => check::connectors(&connectors),

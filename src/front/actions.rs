@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 use talkdesk::wire::{ActionReply, ActionRequest, ErrorBody};
 use tokio::time::{Instant, timeout_at};
 
+use super::Front;
 use super::error::{ApiError, ApiResult, json as json_response};
 use super::identify::Proof;
 use super::whom::Whom;
-use super::{Front, body};
 use crate::integrations::Integration;
 
 #[derive(Deserialize)]
@@ -44,7 +44,9 @@ pub async fn handle(
     body: Body,
 ) -> ApiResult<Response> {
     let deadline = Instant::now() + front.policy.actions.deadline;
-    let integration = front.integration(&address.integration, address.secret.as_deref())?;
+    let (integration, bytes) = front
+        .receive(&address.integration, address.secret.as_deref(), body)
+        .await?;
     if integration.connector.actions().next().is_none() {
         return Err(ApiError::not_configured("actions"));
     }
@@ -52,7 +54,6 @@ pub async fn handle(
         let message = "This integration has no action of this name";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_action", message));
     }
-    let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
     let request = ActionRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
     let late = |_| not_started(&integration, None);

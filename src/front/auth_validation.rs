@@ -18,8 +18,9 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
         .receive(&address.integration, address.secret.as_deref(), body)
         .await?;
     let request = AuthRequest::parse(&bytes)?;
-    let account = front
-        .identify(&integration, &integration.auth(&request.auth), Proof::Live)
+    let auth = integration.auth(&request.auth);
+    let (account, _) = front
+        .identify(&integration, &auth, Proof::Live, std::future::ready)
         .await?;
     if integration.auth_success_status == 204 {
         return Ok(StatusCode::NO_CONTENT.into_response());

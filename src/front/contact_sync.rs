@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use contacts::accounts::Account;
-use contacts::ports::{Head, StoreErrorKind, StoreResult};
+use contacts::ports::{Head, Page, Slice, StoreErrorKind, StoreResult};
 use contacts::reading::{self, Answer, Plan};
 use contacts::token::{Checkpoint, CheckpointText, Offset, TokenError};
-use contacts::{ErrorKind, Fence, Generation, Kind, Micros, Position, Stream};
+use contacts::{AccountId, ErrorKind, Fence, Generation, Kind, Micros, Position, Stream};
 use process::settings::ColdAnswer;
 use rand::Rng;
 use serde_json::{Value, json};
@@ -28,15 +28,28 @@ const READS: usize = 40;
 /// How often the front looks whether a growing snapshot has something new.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
+/// What a page is made of, read while the account is looked up.
+struct Ahead {
+    head: StoreResult<Option<Head>>,
+    page: Option<EarlyPage>,
+}
+
+/// The records that an offset names, if its snapshot is still there.
+struct EarlyPage {
+    generation: Generation,
+    slice: Slice,
+    page: Page,
+}
+
 pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body: Body) -> ApiResult<Response> {
     let began = Instant::now();
     let (integration, bytes) = front
         .receive(&address.integration, address.secret.as_deref(), body)
         .await?;
     let request = SyncRequest::parse(&bytes)?;
-    let account = front
-        .identify(&integration, &integration.auth(&request.auth), Proof::Young)
-        .await?;
+    let auth = integration.auth(&request.auth);
+    let ahead = |account| front.look_ahead(account, request.offset.as_deref());
+    let (account, ahead) = front.identify(&integration, &auth, Proof::Young, ahead).await?;
 
     let offset = request
         .offset
@@ -51,7 +64,9 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
             .as_deref()
             .and_then(|text| front.open_checkpoint(&account, text)),
     };
-    let (plan, read, answer) = front.page(&integration, &account, checkpoint, offset, began).await?;
+    let (plan, read, answer) = front
+        .page(&integration, &account, (checkpoint, offset), ahead, began)
+        .await?;
 
     let context = answer
         .next
@@ -95,17 +110,46 @@ impl Front {
         }
     }
 
+    async fn look_ahead(&self, account: AccountId, offset: Option<&str>) -> Ahead {
+        let now = self.clock.now();
+        let offset = offset.and_then(|text| Offset::open(text, &self.keys, &account, Stream::Contacts, now).ok());
+        let (rows, bytes) = self.page_size();
+        let page = async {
+            let offset = offset?;
+            let slice = offset.slice(rows, bytes)?;
+            // After a failure it is read again, or the head's failure is the answer.
+            let page = self.store.page(&account, Stream::Contacts, &slice).await.ok()?;
+            Some(EarlyPage {
+                generation: offset.generation,
+                slice,
+                page,
+            })
+        };
+        let (head, page) = tokio::join!(self.store.head(&account, Stream::Contacts), page);
+        Ahead { head, page }
+    }
+
+    /// Contacts and bytes of a page.
+    fn page_size(&self) -> (usize, usize) {
+        let page = &self.policy.page;
+        (page.contacts.min(page.max_contacts), page.bytes.0)
+    }
+
     /// Reads the page, and holds the request while a growing snapshot has nothing new.
     async fn page(
         &self,
         integration: &Arc<Integration>,
         account: &Account,
-        checkpoint: Option<CheckpointText>,
-        offset: Option<Offset>,
+        (checkpoint, offset): (Option<CheckpointText>, Option<Offset>),
+        mut ahead: Option<Ahead>,
         began: Instant,
     ) -> ApiResult<(Plan, Vec<Bytes>, Answer)> {
         loop {
-            let head = match self.store.head(&account.id, Stream::Contacts).await? {
+            let (head, early) = match ahead.take() {
+                Some(ahead) => (ahead.head?, ahead.page),
+                None => (self.store.head(&account.id, Stream::Contacts).await?, None),
+            };
+            let head = match head {
                 Some(head) => head,
                 None => {
                     self.ensure_building(account).await?;
@@ -123,7 +167,7 @@ impl Front {
                 metrics::counter!("snapbridge_rollbacks_total").increment(1);
                 tracing::error!(account = %account.id, "a checkpoint lies beyond its snapshot: the store was rolled back");
             }
-            let (read, last, more) = match self.read(account, &plan).await {
+            let (read, last, more) = match self.read(account, &plan, &head, early).await {
                 Ok(read) => read,
                 // Not opened yet, or lost since its head was read: there is nothing to read for now.
                 Err(error) if error.kind == StoreErrorKind::NoSnapshot => (Vec::new(), None, false),
@@ -167,12 +211,23 @@ impl Front {
     }
 
     /// The records of a page, the position of the last one looked at, and whether more remain.
-    async fn read(&self, account: &Account, plan: &Plan) -> StoreResult<(Vec<Bytes>, Option<Position>, bool)> {
-        let rows = self.policy.page.contacts.min(self.policy.page.max_contacts);
-        let mut slice = plan.slice(rows, self.policy.page.bytes.0);
+    async fn read(
+        &self,
+        account: &Account,
+        plan: &Plan,
+        head: &Head,
+        early: Option<EarlyPage>,
+    ) -> StoreResult<(Vec<Bytes>, Option<Position>, bool)> {
+        let (rows, bytes) = self.page_size();
+        let mut slice = plan.slice(rows, bytes);
+        // A generation is never used twice: what was read of it before its head was is of the same snapshot.
+        let mut early = early.filter(|early| early.generation == head.generation && early.slice == slice);
         let mut last = None;
         for _ in 0..READS {
-            let page = self.store.page(&account.id, Stream::Contacts, &slice).await?;
+            let page = match early.take() {
+                Some(early) => early.page,
+                None => self.store.page(&account.id, Stream::Contacts, &slice).await?,
+            };
             last = page.last.or(last);
             if !page.bodies.is_empty() || !page.more {
                 return Ok((page.bodies, last, page.more));

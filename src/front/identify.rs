@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use contacts::accounts::{self, Account, Sealed};
 use contacts::keys::{Fingerprint, Identity};
 use contacts::ledger::Class;
-use contacts::{ErrorKind, Kind, Lane, Stream};
+use contacts::{AccountId, ErrorKind, Kind, Lane, Stream};
 use parking_lot::Mutex;
 
 use super::Front;
@@ -42,13 +42,15 @@ pub enum Checked {
 const NOTES_EVERY: Duration = Duration::from_secs(60);
 
 impl Front {
-    /// The account behind `auth`, entitled now.
-    pub async fn identify(
+    /// The account behind `auth`, entitled now. `beside` runs while a known account is looked up; what it finds must not
+    /// be shown before this says yes. `None`: it did not run, or the CRM was asked since.
+    pub async fn identify<T, B: Future<Output = T>>(
         &self,
         integration: &Arc<Integration>,
         auth: &BTreeMap<String, String>,
         proof: Proof,
-    ) -> ApiResult<Account> {
+        beside: impl FnOnce(AccountId) -> B,
+    ) -> ApiResult<(Account, Option<T>)> {
         let now = self.clock.now();
         if let Some(field) = integration.missing_field(auth) {
             return Err(ApiError::credentials(format!("The field {field} is missing")));
@@ -60,12 +62,21 @@ impl Front {
         let mut stale = None;
         if let Some(known) = known {
             let age = now.since(known.verified);
+            let young = age <= self.policy.credentials.revocation_window;
+            let account = accounts::get(&*self.store, &known.account);
+            let (account, found) = if proof == Proof::Young && young {
+                let (account, found) = tokio::join!(account, beside(known.account.clone()));
+                (account?, Some(found))
+            } else {
+                (account.await?, None)
+            };
             // Missing although its fingerprint is known: the store lost it, so it must be registered anew.
-            if let Some(account) = accounts::get(&*self.store, &known.account).await? {
-                let young = age <= self.policy.credentials.revocation_window;
-                if proof == Proof::Young && young && !self.could_resume(&account, &fingerprint).await? {
+            if let Some(account) = account {
+                if let Some(found) = found
+                    && !self.could_resume(&account, &fingerprint).await?
+                {
                     accounts::touch(&*self.store, &account, Some(now), None, NOTES_EVERY).await?;
-                    return Ok(account);
+                    return Ok((account, Some(found)));
                 }
                 stale = Some((account, age));
             }
@@ -80,7 +91,7 @@ impl Front {
             .join(&fingerprint, || self.check(integration, auth, &fingerprint, &locator))
             .await;
         match checked {
-            Checked::Good(account) => Ok(*account),
+            Checked::Good(account) => Ok((*account, None)),
             Checked::TooMany => Err(ApiError::new(
                 axum::http::StatusCode::TOO_MANY_REQUESTS,
                 "too_many_checks",
@@ -93,7 +104,7 @@ impl Front {
                     if proof == Proof::Young && age <= self.policy.credentials.unreachable_window =>
                 {
                     tracing::warn!(account = %account.id, %cause, "the CRM cannot be asked; known credentials are served");
-                    Ok(account)
+                    Ok((account, None))
                 }
                 _ => Err(ApiError::crm(kind, &integration.title, now).cause(cause)),
             },

@@ -23,7 +23,7 @@ use super::desk::Visitor;
 use super::error::{ApiError, ApiResult, json};
 use super::identify::Proof;
 use super::whom::Whom;
-use super::{AddressPath, Front, body};
+use super::{AddressPath, Front};
 use crate::integrations::Integration;
 
 /// What a call for one type of one contact came to; shared by all who waited for it.
@@ -31,11 +31,12 @@ pub type Fetched = Result<Arc<Vec<crm::Interaction>>, Arc<CrmError>>;
 
 pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body: Body) -> ApiResult<Response> {
     let deadline = Instant::now() + front.policy.interactions.deadline;
-    let integration = front.integration(&address.integration, address.secret.as_deref())?;
+    let (integration, bytes) = front
+        .receive(&address.integration, address.secret.as_deref(), body)
+        .await?;
     if integration.connector.interaction_types().next().is_none() {
         return Err(ApiError::not_configured("interactions"));
     }
-    let bytes = body::read(body, front.policy.body_limit, front.policy.body_timeout).await?;
     let request = InteractionRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
     let late = |_| late(&integration);

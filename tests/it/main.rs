@@ -6,6 +6,7 @@ mod actions;
 mod architecture;
 mod auth;
 mod bad_input;
+mod check;
 mod compose;
 mod faults;
 mod guarded;

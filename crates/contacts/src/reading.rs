@@ -167,6 +167,22 @@ pub fn plan(
     }
 }
 
+impl Offset {
+    /// What [`plan`] will have read for it if its generation still is the snapshot's. `None`: the head decides.
+    pub fn slice(&self, rows: usize, bytes: usize) -> Option<Slice> {
+        let End::Frozen { position, .. } = self.end else {
+            return None;
+        };
+        Some(Slice {
+            after: self.position,
+            until: Some(position),
+            rows,
+            bytes,
+            newer_than: self.newer_than,
+        })
+    }
+}
+
 impl Plan {
     /// What to read from the snapshot.
     pub fn slice(&self, rows: usize, bytes: usize) -> Slice {

@@ -237,7 +237,8 @@ async fn check_hooks(world: &World, tenant: &Tenant) {
             let buried = of_account
                 .iter()
                 .any(|letter| letter.at > hook.came && (letter.ids.contains(id) || letter.kind == Some(Kind::Changes)));
-            if !fetched && !buried && !(by_poll && polled) {
+            let covered = fetched || buried || (by_poll && polled);
+            if !covered {
                 world.witness.breach(format!(
                     "invariant 9: {id} was announced at {} and never fetched",
                     hook.came

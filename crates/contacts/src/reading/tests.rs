@@ -151,6 +151,10 @@ impl World {
             narrowing,
         );
         let slice = plan.slice(rows, usize::MAX);
+        let offset = self.offset.filter(|offset| offset.generation == self.head.generation);
+        if let Some(foreseen) = offset.and_then(|offset| offset.slice(rows, usize::MAX)) {
+            assert_eq!(foreseen, slice);
+        }
         let in_slice = |at: u64| at > slice.after.0 && slice.until.is_none_or(|until| at <= until.0);
         let mut scanned = self.snapshot.iter().filter(|(at, _)| in_slice(**at));
         let page: Vec<_> = scanned.by_ref().take(rows).collect();

@@ -8,6 +8,7 @@ mod identity;
 mod language;
 mod load;
 mod odoo_live;
+mod operations;
 mod pacing;
 mod support;
 mod webhooks;

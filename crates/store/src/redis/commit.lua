@@ -67,25 +67,62 @@ local function is_stone(known)
   return string.sub(known, 1, 8) == NOWHERE
 end
 
+-- A call costs more than what it does, so ids are read all at once, and what is put in is gathered. Only if an id comes
+-- twice does the order matter: what was gathered of it is put in first.
+local MANY = 1000 -- arguments of a call; Lua can pass almost 8000
+
+local known_of, gathered = {}, {}
+local new_bodies, new_ids, new_lookups = {}, {}, {}
+
+local function flush()
+  if #new_bodies > 0 then
+    call('ZADD', bodies, unpack(new_bodies))
+    new_bodies = {}
+  end
+  if #new_ids > 0 then
+    call('HSET', ids, unpack(new_ids))
+    new_ids = {}
+  end
+  if #new_lookups > 0 then
+    call('ZADD', lookups, unpack(new_lookups))
+    new_lookups = {}
+  end
+end
+
+local function gather(list, one, other)
+  list[#list + 1] = one
+  list[#list + 1] = other
+  if #list >= MANY then
+    flush()
+  end
+end
+
+local function recall(id)
+  if gathered[id] then
+    flush()
+  end
+  return known_of[id]
+end
+
+local function remember(id, known)
+  known_of[id], gathered[id] = known, true
+  gather(new_ids, id, known)
+end
+
 local function forget_body(position)
   call('ZREMRANGEBYLEX', bodies, '[' .. position, '(' .. position .. 'g')
 end
 
-local function change_lookups(command, id, keys)
+local function forget_lookups(id, keys)
   for at = 1, #keys, 8 do
-    local member = hex(keys, at) .. id
-    if command == 'ZADD' then
-      call('ZADD', lookups, 0, member)
-    else
-      call('ZREM', lookups, member)
-    end
+    call('ZREM', lookups, hex(keys, at) .. id)
   end
 end
 
 local written, same, stale, removed = 0, 0, 0, 0
 
 local function write(id, version, indexed, content, keys)
-  local known = call('HGET', ids, id)
+  local known = recall(id)
   local known_keys = ''
   if known then
     local u1, u2, o1, o2 = unpack_bytes('>I4I4I4I4', version)
@@ -106,11 +143,11 @@ local function write(id, version, indexed, content, keys)
       known_keys = string.sub(known, 33)
       if string.sub(version, 17, 24) == string.sub(known, 25, 32) then
         same = same + 1
-        call('HSET', ids, id, string.sub(known, 1, 8) .. version .. known_keys)
         if not same_time then
           forget_body(position)
-          call('ZADD', bodies, 0, position .. content)
+          gather(new_bodies, 0, position .. content)
         end
+        remember(id, string.sub(known, 1, 8) .. version .. known_keys)
         return
       end
       forget_body(position)
@@ -118,18 +155,20 @@ local function write(id, version, indexed, content, keys)
     end
   end
   if known_keys ~= keys then
-    change_lookups('ZREM', id, known_keys)
-    change_lookups('ZADD', id, keys)
+    forget_lookups(id, known_keys)
+    for at = 1, #keys, 8 do
+      gather(new_lookups, 0, hex(keys, at) .. id)
+    end
   end
   local packed, text = next_position()
-  call('ZADD', bodies, 0, text .. content)
-  call('HSET', ids, id, packed .. version .. keys)
+  gather(new_bodies, 0, text .. content)
+  remember(id, packed .. version .. keys)
   count = count + 1
   written = written + 1
 end
 
 local function remove(id, version)
-  local known = call('HGET', ids, id)
+  local known = recall(id)
   local u1, u2, o1, o2 = unpack_bytes('>I4I4I4I4', version)
   if known then
     local ku1, ku2, ko1, ko2 = unpack_bytes('>I4I4I4I4', known, 9)
@@ -146,7 +185,7 @@ local function remove(id, version)
       call('ZREM', stones, hex(known, 17) .. id)
     else
       forget_body(hex(known, 1))
-      change_lookups('ZREM', id, string.sub(known, 33))
+      forget_lookups(id, string.sub(known, 33))
       count = count - 1
       removed = removed + 1
     end
@@ -158,12 +197,26 @@ local function remove(id, version)
     end
   end
   local stone = NOWHERE .. struct.pack('>I4I4I4I4', u1, u2, o1, o2) .. NOWHERE
-  call('HSET', ids, id, stone)
+  remember(id, stone)
   call('ZADD', stones, 0, hex(stone, 17) .. id)
 end
 
 local rows, removals, changes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local at = 5 + changes
+local first = 5 + changes
+local asked = {}
+for at = first, first + 5 * (rows - 1), 5 do
+  asked[#asked + 1] = ARGV[at]
+end
+for at = first + 5 * rows, first + 5 * rows + 2 * (removals - 1), 2 do
+  asked[#asked + 1] = ARGV[at]
+end
+for from = 1, #asked, MANY do
+  local to = math.min(from + MANY - 1, #asked)
+  for at, known in ipairs(call('HMGET', ids, unpack(asked, from, to))) do
+    known_of[asked[from + at - 1]] = known
+  end
+end
+local at = first
 for _ = 1, rows do
   write(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
   at = at + 5
@@ -172,6 +225,7 @@ for _ = 1, removals do
   remove(ARGV[at], ARGV[at + 1])
   at = at + 2
 end
+flush()
 
 local position = string.format('%08x%08x', p1, p2)
 call('HSET', head, 'position', position, 'count', string.format('%.0f', count),

@@ -16,7 +16,7 @@ use super::error::{failed, too_slow};
 /// Commands in a row that time out before the connection is given up without waiting for a ping.
 const TIMEOUTS: u32 = 5;
 /// For one attempt to connect, greeting included.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// Commands that wait for the socket before others wait for a place.
 const BUFFER: usize = 512;
 

@@ -3,11 +3,13 @@
 
 mod documents;
 mod error;
+mod frame;
 mod keys;
 mod layout;
 mod link;
 mod marks;
 mod packed;
+mod pool;
 mod probe;
 mod snapshots;
 mod target;
@@ -23,10 +25,12 @@ use crate::layout::StepReport;
 use error::failed;
 use keys::Keys;
 use link::Link;
+use pool::Pool;
 
 pub use target::RedisTarget;
 
-/// Limits in time. Reads and writes have connections of their own, so that a slow script delays no page.
+/// Limits in time. Pages, other reads and writes have connections of their own, so that a slow script delays no page, and a
+/// page nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
     pub read_timeout: Duration,
@@ -53,6 +57,7 @@ pub struct RedisStore {
     keys: Keys,
     reads: Arc<Link>,
     writes: Arc<Link>,
+    pages: Pool,
     scripts: Scripts,
     watchdog: AbortHandle,
 }
@@ -89,6 +94,7 @@ impl RedisStore {
             keys,
             reads,
             writes,
+            pages: Pool::new(target.connection_info(), settings.read_timeout),
             scripts: Scripts::new(),
             watchdog,
         })

@@ -10,14 +10,22 @@ pub(super) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
+/// A page has two thousand of these: no digit decides a jump.
 pub(super) fn from_hex(text: &[u8]) -> Result<u64, StoreError> {
-    let add = |number: u64, digit: &u8| Some(number << 4 | u64::from(char::from(*digit).to_digit(16)?));
-    let number = if text.len() == 16 {
-        text.iter().try_fold(0, add)
-    } else {
-        None
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => u8::MAX,
     };
-    number.ok_or_else(|| unreadable("a stored number"))
+    let add = |(number, all): (u64, u8), byte: &u8| {
+        let digit = digit(*byte);
+        (number << 4 | u64::from(digit & 15), all | digit)
+    };
+    let text: &[u8; 16] = text.try_into().map_err(|_| unreadable("a stored number"))?;
+    match text.iter().fold((0, 0), add) {
+        (number, 0..=15) => Ok(number),
+        _ => Err(unreadable("a stored number")),
+    }
 }
 
 /// Position, CRM time, observed, content hash, then the lookup keys; 8 bytes each, high byte first.

@@ -1,7 +1,7 @@
 //! Snapshots: pages are read with native commands, everything that decides is a script.
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use contacts::ports::{Commit, Committed, Head, Page, Slice, Snapshots, StoreResult};
 use contacts::record::Known;
 use contacts::{AccountId, Fence, Generation, Micros, Position, Stream};
@@ -9,6 +9,7 @@ use redis::Value;
 
 use super::RedisStore;
 use super::error::unreadable;
+use super::frame::Reply;
 use super::packed::{self, JSON_AT, from_hex, hex};
 use crate::memory::{fenced, no_snapshot};
 use crate::page::{Builder, Offered};
@@ -108,26 +109,19 @@ impl Snapshots for RedisStore {
             range.arg("BYLEX").arg("LIMIT").arg(0).arg(wanted);
             // Asked after the bodies: a snapshot that was lost before them is not taken for an empty one.
             asked.exists(&keys.head);
-            let (members, there): (Value, bool) = self.reads.pipeline("read a page", &asked).await?;
-            if !there {
+            let [members, there] = self.pages.ask("read a page", &asked).await?;
+            if there != Reply::Other(Value::Int(1)) {
                 return Err(no_snapshot());
             }
-            let Value::Array(members) = members else {
+            let Reply::Strings(members) = members else {
                 return Err(unreadable("a page"));
             };
             let end = members.len() < wanted;
             for member in members {
-                let Value::BulkString(member) = member else {
-                    return Err(unreadable("a page"));
-                };
                 let (position, updated) = packed::member(&member)?;
                 let length = member.len() - JSON_AT;
-                let body = || {
-                    // Neither copied nor shared: the bytes that came from the server, from the JSON on.
-                    let mut body = Bytes::from(member);
-                    body.advance(JSON_AT);
-                    body
-                };
+                // Not copied: a part of what came from the server.
+                let body = || member.slice(JSON_AT..);
                 if page.offer(position, updated, length, body) == Offered::Full {
                     return Ok(page.finish());
                 }

@@ -1,7 +1,7 @@
 //! The port of snapshots on SQLite; its reads.
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use contacts::ports::{Commit, Committed, Head, Page, Slice, Snapshots, StoreResult};
 use contacts::record::Known;
 use contacts::{AccountId, Fence, Generation, Micros, Position, Stream};
@@ -13,6 +13,9 @@ use super::number::{bits, from_time, limit as rows, micros, time};
 use super::snapshots::{self, find};
 use crate::memory::no_snapshot;
 use crate::page::{Builder, Offered};
+
+/// Bytes of bodies that are read into one piece of memory.
+const PIECE: usize = 64 << 10;
 
 impl SqliteStore {
     /// Reads from a snapshot by its number. `None`: there is no snapshot.
@@ -170,10 +173,18 @@ fn page(db: &Connection, number: i64, slice: &Slice) -> Result<Page> {
     let until = slice.until.map_or(i64::MAX, |until| time(until.0));
     let mut found = bodies.query(params![number, time(slice.after.0), until])?;
     let mut page = Builder::new(slice);
+    let mut buffer = BytesMut::new();
     while let Some(row) = found.next()? {
         let json = row.get_ref(2)?.as_blob()?;
         let position = Position(from_time(row.get(0)?));
-        let body = || Bytes::copy_from_slice(json);
+        let body = || {
+            // Many bodies share one piece of memory.
+            if buffer.capacity() < json.len() {
+                buffer = BytesMut::with_capacity(json.len().max(PIECE));
+            }
+            buffer.extend_from_slice(json);
+            buffer.split().freeze()
+        };
         if page.offer(position, micros(row.get(1)?), json.len(), body) == Offered::Full {
             break;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contacts::ports::{
-    Commit, Dirty, DocKey, DocKind, Documents, HeadChange, Probe, Scratch, Snapshots, StoreErrorKind,
+    Commit, Dirty, DocKey, DocKind, Documents, HeadChange, Probe, Scratch, Slice, Snapshots, StoreErrorKind,
 };
 use contacts::{AccountId, Clock, Fence, Generation, Micros, StoreError, Stream, SystemClock};
 use store::suite::{EVERYTHING, any_account, ids, removal, row, wait_until};
@@ -63,9 +63,14 @@ async fn a_crash_loses_nothing_that_was_answered() {
         })
     };
     wait_until("two hundred commits", async || answered.load(Ordering::SeqCst) > 200).await;
+    store.page(&account, STREAM, &EVERYTHING).await.unwrap();
     server.crash();
     writing.await.unwrap();
     assert_eq!(kind(store.head(&account, STREAM).await), StoreErrorKind::Unavailable);
+    assert_eq!(
+        kind(store.page(&account, STREAM, &EVERYTHING).await),
+        StoreErrorKind::Unavailable
+    );
     server.restart().await;
     wait_until("the store is back", async || store.head(&account, STREAM).await.is_ok()).await;
 
@@ -90,8 +95,13 @@ async fn a_server_that_hangs_is_an_error_and_then_works_again() {
     let Some(server) = Server::start(&[]).await else { return };
     let store = server.store(quick()).await;
     let account = opened(&store).await;
+    store.page(&account, STREAM, &EVERYTHING).await.unwrap();
     server.signal("STOP");
     assert_eq!(kind(store.head(&account, STREAM).await), StoreErrorKind::Unavailable);
+    assert_eq!(
+        kind(store.page(&account, STREAM, &EVERYTHING).await),
+        StoreErrorKind::Unavailable
+    );
     assert_eq!(
         kind(store.commit(&account, STREAM, &commit("1")).await),
         StoreErrorKind::Unavailable
@@ -171,6 +181,57 @@ async fn a_connection_that_went_silent_is_replaced() {
     relay.swallow();
     assert_eq!(kind(store.head(&account, STREAM).await), StoreErrorKind::Unavailable);
     wait_until("reads work again", async || store.head(&account, STREAM).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_page_finds_out_itself_that_its_connection_is_dead() {
+    let Some(mut server) = Server::start(&[]).await else {
+        return;
+    };
+    let relay = Relay::to(&server).await;
+    store::migrate(&relay.url, "own", false).await.unwrap();
+    let store = connect(&relay.url, "own", quick()).await;
+    let account = opened(&store).await;
+    store.commit(&account, STREAM, &commit("1")).await.unwrap();
+    let page = async || {
+        let page = store.page(&account, STREAM, &EVERYTHING).await;
+        page.map(|page| ids(&page))
+    };
+    assert_eq!(page().await.unwrap(), ["1"]);
+    relay.swallow();
+    assert_eq!(kind(page().await), StoreErrorKind::Unavailable);
+    assert_eq!(page().await.unwrap(), ["1"], "the next one has a new connection");
+    // Closed while idle: nobody notices but the one who asks next, and it asks again.
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.ok();
+    assert_eq!(page().await.unwrap(), ["1"]);
+    server.crash();
+    assert_eq!(kind(page().await), StoreErrorKind::Unavailable);
+    server.restart().await;
+    wait_until("pages are read again", async || page().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_page_that_nobody_waits_for_leaves_nothing_to_the_next_one() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let store = server.store(patient()).await;
+    let account = opened(&store).await;
+    for name in ["1", "2", "3"] {
+        store.commit(&account, STREAM, &commit(name)).await.unwrap();
+    }
+    let slice = |rows| Slice { rows, ..EVERYTHING };
+    for polls in 0..30 {
+        let two = slice(2);
+        let mut given_up = store.page(&account, STREAM, &two);
+        for _ in 0..polls {
+            if futures::poll!(&mut given_up).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(given_up);
+        let page = store.page(&account, STREAM, &slice(1)).await.unwrap();
+        assert_eq!((ids(&page), page.more), (vec!["1".to_owned()], true));
+    }
 }
 
 #[tokio::test]
@@ -356,13 +417,17 @@ async fn a_password_is_used_and_never_shown() {
         return;
     };
     let with = |password: &str| -> StoreUrl {
-        format!("redis+unix://{}?pass={password}", server.socket().display())
+        format!("redis+unix://{}?pass={password}&db=3", server.socket().display())
             .parse()
             .unwrap()
     };
     store::migrate(&with("hunter2"), "own", false).await.unwrap();
     let store = connect(&with("hunter2"), "own", patient()).await;
     store.ping().await.unwrap();
+    // Pages have connections of their own, to the same database.
+    let account = opened(&store).await;
+    store.commit(&account, STREAM, &commit("1")).await.unwrap();
+    assert_eq!(ids(&store.page(&account, STREAM, &EVERYTHING).await.unwrap()), ["1"]);
     assert!(!store.describe().contains("hunter2"), "{}", store.describe());
     for url in [with("hunter3"), server.url()] {
         let refused = store::migrate(&url, "own", true).await.err().unwrap();

@@ -76,10 +76,11 @@ impl fmt::Debug for AuthField {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    #[error("--auth number {number} is not KEY=VALUE")]
-    Auth { number: usize },
-    #[error("--auth {key}: its file {} cannot be read", path.display())]
-    AuthFile {
+    #[error("{option} number {number} is not KEY=VALUE")]
+    Field { option: &'static str, number: usize },
+    #[error("{option} {key}: its file {} cannot be read", path.display())]
+    FieldFile {
+        option: &'static str,
         key: String,
         path: PathBuf,
         #[source]
@@ -109,7 +110,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
     if !matches!(cli.url.scheme(), "http" | "https") {
         return Err(CliError::Url);
     }
-    let auth = auth(&cli.auth)?;
+    let auth = fields("--auth", &cli.auth)?;
     let file = CheckpointFile::new(&cli.checkpoint_file);
     // Read in any case: a file that could not be written in the end had better be known now.
     let mut state = file.load(&cli.url)?;
@@ -144,7 +145,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
 }
 
 /// An error and its causes, each once.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -154,23 +155,25 @@ pub(super) fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn auth(fields: &[AuthField]) -> Result<Auth, CliError> {
+/// The fields of one option, with the values that are in files.
+pub(crate) fn fields(option: &'static str, fields: &[AuthField]) -> Result<Auth, CliError> {
     fields
         .iter()
         .enumerate()
-        .map(|(index, AuthField(text))| field(index + 1, text))
+        .map(|(index, AuthField(text))| field(option, index + 1, text))
         .collect()
 }
 
-fn field(number: usize, text: &str) -> Result<(String, String), CliError> {
+fn field(option: &'static str, number: usize, text: &str) -> Result<(String, String), CliError> {
     let (key, value) = text
         .split_once('=')
         .filter(|(key, _)| !key.is_empty())
-        .ok_or(CliError::Auth { number })?;
+        .ok_or(CliError::Field { option, number })?;
     let value = match value.strip_prefix('@') {
         None => value.to_owned(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|source| CliError::AuthFile {
+            let text = std::fs::read_to_string(path).map_err(|source| CliError::FieldFile {
+                option,
                 key: key.to_owned(),
                 path: path.into(),
                 source,
@@ -286,7 +289,7 @@ mod tests {
             (Keep::Last, 60, false, false, false)
         );
         assert!(!format!("{cli:?}").contains("canary"));
-        let auth = auth(&cli.auth).unwrap();
+        let auth = fields("--auth", &cli.auth).unwrap();
         assert_eq!((auth["token"].as_str(), auth["account"].as_str()), ("canary", "acme"));
         assert!(parse(&["contact_sync"]).is_err() && parse(&["http://localhost", "--page-timeout", "0"]).is_err());
     }
@@ -295,16 +298,16 @@ mod tests {
     fn credentials_come_from_files_and_a_wrong_one_is_not_repeated() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"from the file\n").unwrap();
-        let given = |text: String| auth(&[AuthField("a=b=c".into()), AuthField(text)]);
+        let given = |text: String| fields("--auth", &[AuthField("a=b=c".into()), AuthField(text)]);
         let auth = given(format!("token=@{}", file.path().display())).unwrap();
         assert_eq!((auth["token"].as_str(), auth["a"].as_str()), ("from the file", "b=c"));
         for wrong in ["canary", "=canary"] {
             let error = given(wrong.into()).unwrap_err();
-            assert!(matches!(error, CliError::Auth { number: 2 }) && !error.to_string().contains("canary"));
+            assert!(matches!(error, CliError::Field { number: 2, .. }) && !error.to_string().contains("canary"));
         }
         assert!(matches!(
             given("token=@/nowhere/at/all".into()),
-            Err(CliError::AuthFile { .. })
+            Err(CliError::FieldFile { .. })
         ));
     }
 

@@ -5,7 +5,7 @@
 
 mod cli;
 mod page;
-mod patience;
+pub(crate) mod patience;
 mod run;
 mod state;
 mod summary;
@@ -21,8 +21,10 @@ use std::time::Duration;
 use reqwest::Client;
 use url::Url;
 
-pub use cli::{Cli, CliError, run};
+pub use cli::{AuthField, Cli, CliError, run};
+pub(crate) use cli::{chain, fields};
 pub use patience::Patience;
+pub(crate) use run::message_of;
 pub use state::{CheckpointFile, PlayerState, StateError};
 pub use summary::{Ended, PageMillis, RunSummary};
 
@@ -188,11 +190,15 @@ pub fn client(url: &Url) -> reqwest::Result<Client> {
     let builder = Client::builder()
         .user_agent(concat!("snapbridge-player/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none());
-    let local = match url.host() {
+    if is_local(url) { builder.no_proxy() } else { builder }.build()
+}
+
+/// Whether the URL is of this machine.
+pub(crate) fn is_local(url: &Url) -> bool {
+    match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => false,
-    };
-    if local { builder.no_proxy() } else { builder }.build()
+    }
 }

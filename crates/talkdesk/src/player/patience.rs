@@ -41,7 +41,7 @@ impl Default for Patience {
 
 /// What an attempt that failed is followed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Wait(Duration),
     GiveUp,
     /// The bridge asked for a longer pause than is allowed.
@@ -49,13 +49,13 @@ pub(super) enum Next {
 }
 
 /// Statuses after which the same request may succeed later (Talkdesk's own rule is not known).
-pub(super) fn worth_repeating(status: u16) -> bool {
+pub(crate) fn worth_repeating(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
 }
 
 impl Patience {
     /// `attempt` counts from 1; `asked` is the pause the bridge named.
-    pub(super) fn after(&self, attempt: u32, asked: Option<Duration>) -> Next {
+    pub(crate) fn after(&self, attempt: u32, asked: Option<Duration>) -> Next {
         if attempt >= self.attempts {
             return Next::GiveUp;
         }
@@ -71,7 +71,7 @@ impl Patience {
 }
 
 /// `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3). Anything else counts as absent.
-pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

@@ -278,7 +278,7 @@ enum Answer {
 }
 
 /// What the bridge says of its error, in one short plain line.
-fn message_of(body: &[u8], is_json: bool) -> String {
+pub(crate) fn message_of(body: &[u8], is_json: bool) -> String {
     let text = match serde_json::from_slice::<ErrorBody>(body) {
         Ok(error) => format!("{} ({})", error.message, error.code),
         Err(_) if is_json => String::from_utf8_lossy(body).into_owned(),
