@@ -356,6 +356,7 @@ fn what_an_integration_has_not_is_marked() {
     configuration.integration.agent_synchronization_endpoint = None;
     configuration.integration.interaction_retrieval_endpoint = None;
     configuration.integration.interaction_types.clear();
+    configuration.actions.clear();
     let (customer, examples) = (customer(), Examples::new("It has no example calls."));
     let manifest = Manifest {
         configuration: &configuration,

@@ -438,6 +438,7 @@ mod tests {
         match failure {
             Failure::Usage(problems) => problems,
             Failure::Work(error) => panic!("{error:#}"),
+            Failure::Told(code) => panic!("told, {code}"),
         }
     }
 
