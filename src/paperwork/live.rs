@@ -311,7 +311,12 @@ pub fn data_of(action: &Action, contact: &Value, today: Date) -> Value {
             (Some(format), _) => Some(filled(format, contact)).filter(|text| !text.trim().is_empty()),
             (None, _) => None,
         };
-        let given = given.unwrap_or_else(|| value(input.kind, &input.name.to_lowercase()));
+        // The contract has no type for e-mail addresses, and CRMs look at them all the same.
+        let mail = input.kind == InputType::Text && input.key.contains("mail");
+        let given = given.unwrap_or_else(|| match mail {
+            true => "somebody@example.com".to_owned(),
+            false => value(input.kind, &input.name.to_lowercase()),
+        });
         (input.key.clone(), Value::String(given))
     });
     Value::Object(inputs.collect())

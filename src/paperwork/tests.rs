@@ -52,6 +52,7 @@ request = { method = "POST", path = "/api/${conn.account}/cases", json = '{ "sub
 subject = { type = "text", mandatory = true, title = "Subject", default = "call from {{contact.first_name}}" }
 urgency = { type = "select", options = ["low", "high"] }
 due     = { type = "datetime", title = "Due" }
+e_mail  = {}
 [[actions]]
 name = "say_hello"
 request = { method = "POST", path = "/api/${conn.account}/hello" }
@@ -635,7 +636,7 @@ fn actions_are_called_with_their_defaults_and_the_contact_in_them() {
     let contact = json!({"name": "Ines Maria Marchetti", "emails": ["ines@nordlys.example"]});
     assert_eq!(
         live::data_of(&described.configuration.actions[0], &contact, DAY),
-        json!({"subject": "call from Ines Maria", "urgency": "low", "due": "2026-11-25T09:00:00Z"})
+        json!({"subject": "call from Ines Maria", "urgency": "low", "due": "2026-11-25T09:00:00Z", "e_mail": "somebody@example.com"})
     );
 }
 

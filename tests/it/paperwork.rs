@@ -179,6 +179,11 @@ fn a_manifest_with_examples_of_a_live_run_against_the_fake_crm() {
         "\"synchronization_checkpoint\": \"v1.",
         "\"next_offset\": \"v1.",
         "\"token\": \"***\"",
+        "A synchronized contact: response (status 200)",
+        "A call from an automation: response (status 201)",
+        "Ticket t-new-1 created",
+        "Call call-1 logged",
+        "\"contact_external_id\"",
         "made-up CRM",
     ] {
         assert!(text.contains(example), "{example}\n{text}");
@@ -199,6 +204,8 @@ fn a_manifest_with_examples_of_a_live_run_against_the_fake_crm() {
         body.contains("omega.mytalkdesk.com") && body.contains("Keybase Username: omega"),
         "{body}"
     );
+    let kept_action = std::fs::read_to_string(folder.join("kept/actions/create_contact.json")).expect("the examples");
+    assert!(kept_action.contains("\"status\": 201"), "{kept_action}");
     let kept = std::fs::read_to_string(folder.join("kept/contact_sync.json")).expect("the examples");
     for shown in [&text, &kept, &body.into_owned()] {
         assert!(
