@@ -1,5 +1,7 @@
 //! The configured integrations: each a connector with its settings, and the CRM clients of their accounts.
 
+mod auth_type;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,11 +10,12 @@ use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::keys::{Fingerprint, Keys};
 use contacts::ledger::{Class, Ledger, Left, Limit, Times};
+use contacts::minted::Vault;
 use contacts::reading::Narrowing;
 use contacts::{AccountId, Clock, ErrorKind, Store};
 use crm::{
-    AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Pacer, Patience,
-    Role,
+    AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Mint, Pacer,
+    Patience, Role,
 };
 use parking_lot::Mutex;
 use process::settings::{self, Settings};
@@ -41,6 +44,8 @@ pub struct Integration {
     pub icon: Image,
     pub guard: Guard,
     fixed: BTreeMap<String, SecretString>,
+    /// In place of `auth`, where Talkdesk sends none (`auth_type = "none"`).
+    credentials: Option<BTreeMap<String, String>>,
     app: BTreeMap<String, SecretString>,
     /// Two-letter country code whose national phone numbers are assumed.
     pub region: Option<String>,
@@ -60,6 +65,7 @@ struct Deps {
     times: Times,
     /// Names this process in the ledger.
     waiter: String,
+    mint: Arc<Mint>,
 }
 
 /// What a check learned of an account.
@@ -104,6 +110,11 @@ impl Integrations {
             ..Times::default()
         };
         let deps = Deps {
+            mint: Arc::new(Mint::new(
+                Arc::new(Vault::new(store.clone(), keys.clone())),
+                clock.clone(),
+                settings.credentials.check_timeout,
+            )),
             ledger: Arc::new(Ledger::new(store)),
             keys,
             clock,
@@ -176,7 +187,7 @@ impl Integration {
         deps: &Deps,
     ) -> Result<Integration, Problems> {
         let (source, file) = connector_source(&settings.connector, folder).map_err(|problem| vec![problem])?;
-        let connector = Connector::load(&source, &file)
+        let mut connector = Connector::load(&source, &file)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Problems>())?;
         let mut problems = Vec::new();
         let allow = AllowHosts::parse(&settings.allow_hosts);
@@ -185,8 +196,8 @@ impl Integration {
             Err(error) => Err(format!("allow_hosts: {error}")),
         };
         let http = http.map_err(|problem| problems.push(problem)).ok();
-        if settings.auth_type == settings::AuthType::None {
-            problems.push("auth_type = \"none\" is not run yet: give the accounts credentials of their own".to_owned());
+        if let Err(problem) = auth_type::choose_grant(&mut connector, settings.auth_type) {
+            problems.push(problem);
         }
         if connector.fields().contains_key(&settings.bridge_key_field) {
             problems.push(format!(
@@ -204,6 +215,8 @@ impl Integration {
                 .map_err(|problem| problems.push(problem))
                 .ok(),
         );
+        let credentials = auth_type::credentials(&connector, settings, &mut problems);
+        auth_type::check_return_fields(&connector, &settings.return_fields, &mut problems);
         for field in settings.connection.keys() {
             if !connector
                 .fields()
@@ -256,6 +269,7 @@ impl Integration {
             icon,
             guard: Guard::of(settings),
             fixed: settings.connection.clone(),
+            credentials,
             app: settings.app.clone(),
             region: settings.region.clone(),
             http,
@@ -264,8 +278,11 @@ impl Integration {
     }
 
     /// The fields of `auth` that the connector knows; others, such as the bridge key, are ignored, and empty ones count
-    /// as missing.
+    /// as missing. Where Talkdesk sends none, the settings' own credentials stand in their place.
     pub fn auth(&self, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        if let Some(credentials) = &self.credentials {
+            return credentials.clone();
+        }
         let known = |(name, value): &(&String, &String)| {
             !value.is_empty()
                 && self
@@ -283,13 +300,25 @@ impl Integration {
 
     /// The first field that `auth` must have and has not.
     pub fn missing_field(&self, auth: &BTreeMap<String, String>) -> Option<&str> {
-        self.connector
-            .fields()
-            .iter()
-            .find(|(name, field)| {
-                field.source == FieldSource::Auth && field.default.is_none() && !auth.contains_key(name.as_str())
-            })
-            .map(|(name, _)| name.as_str())
+        self.connector.missing_field(auth)
+    }
+
+    /// What of `auth` is kept for the account's workers. Credentials of the settings are nowhere else.
+    pub fn kept(&self, auth: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        match self.credentials {
+            Some(_) => BTreeMap::new(),
+            None => auth.clone(),
+        }
+    }
+
+    /// Whether the token in `auth` may be over before the next poll would use it: then a poll runs right behind the call
+    /// that brought it. A connector that does not say how long tokens live is taken to have short ones.
+    pub fn polls_behind(&self, auth: &BTreeMap<String, String>) -> bool {
+        self.connector.brought_token(auth).is_some()
+            && self
+                .connector
+                .token_lifetime()
+                .is_none_or(|lifetime| lifetime <= self.pace.poll.mul_f64(1.0 + self.pace.jitter))
     }
 
     /// The secrets of app-level webhooks; several are valid during a rotation.
@@ -336,6 +365,12 @@ impl Integration {
             (false, true) => canonical.principal,
             (false, false) => checked.principal,
         };
+        if !checked.sees_all && principal.is_empty() {
+            return Err(CheckError {
+                kind: ErrorKind::BadReply,
+                message: "the check did not say whose contacts these are".to_owned(),
+            });
+        }
         let values = checked
             .learned
             .into_iter()
@@ -380,6 +415,7 @@ impl Integration {
                 .iter()
                 .map(|(name, value)| (name.clone(), value.expose_secret().to_owned())),
         );
+        let mint_key = self.mint_key(&fields);
         let connection = Connection {
             fields,
             region: self.region.clone(),
@@ -394,13 +430,28 @@ impl Integration {
             waiter,
             self.deps.clock.clone(),
         );
-        Client::new(
+        let client = Client::new(
             self.connector.clone(),
             self.http.clone(),
             &connection,
             pacer,
             self.deps.clock.clone(),
-        )
+        )?;
+        Ok(client.with_mint(self.deps.mint.clone(), mint_key))
+    }
+
+    /// Stands for everything that a token is minted with; only who has it all is led to the token.
+    fn mint_key(&self, fields: &BTreeMap<String, String>) -> String {
+        let mut input = Vec::new();
+        for name in self.connector.fields().keys() {
+            if let Some(value) = fields.get(name) {
+                for text in [name, value] {
+                    input.extend_from_slice(&(text.len() as u64).to_be_bytes());
+                    input.extend_from_slice(text.as_bytes());
+                }
+            }
+        }
+        self.deps.keys.fingerprint(&format!("mint|{}", self.name), &input).0
     }
 
     /// A client for somebody who waits: with the credentials of the request, and ahead of the workers.
@@ -410,12 +461,15 @@ impl Integration {
     }
 
     fn source(&self, account: &Account) -> CrmResult<CrmSource> {
-        let auth = account
-            .credentials
-            .open(&self.deps.keys, &account.id)
-            .map_err(|error| {
-                CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
-            })?;
+        let auth = match &self.credentials {
+            Some(credentials) => credentials.clone(),
+            None => account
+                .credentials
+                .open(&self.deps.keys, &account.id)
+                .map_err(|error| {
+                    CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
+                })?,
+        };
         let fields = with_learned(auth, account);
         let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
         Ok(CrmSource {

@@ -124,7 +124,10 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         let because = format!("the CRM refused the credentials {}", ago(park.since));
         (
             State::Parked,
-            format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"),
+            match park.handed_back {
+                true => format!("stopped: {because}; Talkdesk was told, and is to send working ones; {held}"),
+                false => format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"),
+            },
         )
     } else if let Some((kind, task, failure)) = failing {
         let next = failure

@@ -19,9 +19,7 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
         .await?;
     let request = AuthRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
-    let (account, _) = front
-        .identify(&integration, &auth, Proof::Live, std::future::ready)
-        .await?;
+    let account = front.identify(&integration, &auth, Proof::Live).await?;
     if integration.auth_success_status == 204 {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -49,7 +49,8 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let request = SyncRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
     let ahead = |account| front.look_ahead(account, request.offset.as_deref());
-    let (account, ahead) = front.identify(&integration, &auth, Proof::Young, ahead).await?;
+    let (account, ahead) = front.identify_beside(&integration, &auth, Proof::Young, ahead).await?;
+    let starts = request.offset.is_none();
 
     let offset = request
         .offset
@@ -67,6 +68,15 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let (plan, read, answer) = front
         .page(&integration, &account, (checkpoint, offset), ahead, began)
         .await?;
+    // The token of this call is good now, and may not be any more when the next poll is due. What the poll finds is the
+    // next run's.
+    if starts
+        && plan.is_ready()
+        && integration.polls_behind(&auth)
+        && let Err(error) = front.poll_behind(&account.id).await
+    {
+        tracing::warn!(account = %account.id, cause = error.cause, "the poll behind a call could not be asked for");
+    }
 
     let context = answer
         .next

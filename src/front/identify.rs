@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contacts::accounts::{self, Account, Sealed};
+use contacts::accounts::{self, Account, Refusal, Sealed};
 use contacts::keys::{Fingerprint, Identity};
 use contacts::ledger::Class;
 use contacts::{AccountId, ErrorKind, Kind, Lane, Stream};
@@ -42,9 +42,21 @@ pub enum Checked {
 const NOTES_EVERY: Duration = Duration::from_secs(60);
 
 impl Front {
+    /// The account behind `auth`, entitled now.
+    pub async fn identify(
+        &self,
+        integration: &Arc<Integration>,
+        auth: &BTreeMap<String, String>,
+        proof: Proof,
+    ) -> ApiResult<Account> {
+        let nothing_beside = std::future::ready::<AccountId>;
+        let (account, _) = self.identify_beside(integration, auth, proof, nothing_beside).await?;
+        Ok(account)
+    }
+
     /// The account behind `auth`, entitled now. `beside` runs while a known account is looked up; what it finds must not
     /// be shown before this says yes. `None`: it did not run, or the CRM was asked since.
-    pub async fn identify<T, B: Future<Output = T>>(
+    pub async fn identify_beside<T, B: Future<Output = T>>(
         &self,
         integration: &Arc<Integration>,
         auth: &BTreeMap<String, String>,
@@ -73,7 +85,7 @@ impl Front {
             // Missing although its fingerprint is known: the store lost it, so it must be registered anew.
             if let Some(account) = account {
                 if let Some(found) = found
-                    && !self.could_resume(&account, &fingerprint).await?
+                    && !self.must_prove(&account, &fingerprint).await?
                 {
                     accounts::touch(&*self.store, &account, Some(now), None, NOTES_EVERY).await?;
                     return Ok((account, Some(found)));
@@ -82,14 +94,17 @@ impl Front {
             }
         }
 
-        if let Some(message) = self.remembered_refusal(&fingerprint).await? {
-            return Err(ApiError::credentials(message));
+        let refusal = accounts::refusal(&*self.store, &fingerprint, now).await?;
+        if let Some(refusal) = &refusal
+            && !self.may_recheck(refusal).await?
+        {
+            return Err(refused(integration));
         }
         let locator = format!("{}|{}", integration.name, canonical.locator);
-        let checked = self
-            .checks
-            .join(&fingerprint, || self.check(integration, auth, &fingerprint, &locator))
-            .await;
+        let owner = stale.as_ref().map(|(account, _)| account.id.clone());
+        let owner = owner.or(refusal.and_then(|refusal| refusal.account));
+        let checking = || self.check(integration, auth, &fingerprint, &locator, owner.as_ref());
+        let checked = self.checks.join(&fingerprint, checking).await;
         match checked {
             Checked::Good(account) => Ok((*account, None)),
             Checked::TooMany => Err(ApiError::new(
@@ -111,18 +126,27 @@ impl Front {
         }
     }
 
-    /// Whether these credentials are not the stored ones, and the stored ones have been refused: then these are checked
-    /// live, and take their place.
-    async fn could_resume(&self, account: &Account, fingerprint: &Fingerprint) -> ApiResult<bool> {
-        if account.fingerprint == *fingerprint {
+    /// Whether credentials of young acceptance must be proven nonetheless: the account is parked, so they may be the ones
+    /// that resume it. The stored credentials were rejected when it was parked, so for them it is enough to look now and
+    /// then, in case that went wrong half-way.
+    async fn must_prove(&self, account: &Account, fingerprint: &Fingerprint) -> ApiResult<bool> {
+        if account.fingerprint == *fingerprint && self.clock.now().since(account.called) < NOTES_EVERY {
             return Ok(false);
         }
         Ok(contacts::work::load(&*self.store, &account.id).await?.park.is_some())
     }
 
-    async fn remembered_refusal(&self, fingerprint: &Fingerprint) -> ApiResult<Option<String>> {
-        let refused = self.store.get(&refused_key(fingerprint), self.clock.now()).await?;
-        Ok(refused.map(|message| String::from_utf8_lossy(&message).into_owned()))
+    /// Whether credentials that the CRM has refused may be put to it again. Those that an account had are, once in a
+    /// while, as the refusal may have been a mistake; those that never opened one wait until the refusal is forgotten.
+    async fn may_recheck(&self, refusal: &Refusal) -> ApiResult<bool> {
+        let Some(account) = &refusal.account else {
+            return Ok(false);
+        };
+        let after = self.policy.credentials.recheck_after;
+        let young = self.clock.now().since(refusal.at) < after;
+        // Asked even then: it notes that Talkdesk was told.
+        let after = if young { Duration::MAX } else { after };
+        Ok(self.requests.recheck(account, after).await? && !young)
     }
 
     /// Asks the CRM, registers the account if it says yes, and starts its build.
@@ -132,6 +156,7 @@ impl Front {
         auth: &BTreeMap<String, String>,
         fingerprint: &Fingerprint,
         locator: &str,
+        owner: Option<&AccountId>,
     ) -> Checked {
         if !self.guesses.allow(locator) {
             return Checked::TooMany;
@@ -156,7 +181,7 @@ impl Front {
             },
             Err(error) => {
                 if error.kind == ErrorKind::Credentials
-                    && let Err(error) = self.remember_refusal(integration, fingerprint).await
+                    && let Err(error) = self.remember_refusal(fingerprint, owner, &error.message).await
                 {
                     return Checked::Store(error.cause.unwrap_or(error.message));
                 }
@@ -165,14 +190,23 @@ impl Front {
         }
     }
 
-    async fn remember_refusal(&self, integration: &Integration, fingerprint: &Fingerprint) -> ApiResult<()> {
-        let message = format!("{} rejected the credentials", integration.title);
-        let memory = self.policy.credentials.failure_memory;
-        accounts::reject(&*self.store, fingerprint).await?;
-        if !memory.is_zero() {
-            self.store
-                .put(&refused_key(fingerprint), message.as_bytes(), memory, self.clock.now())
-                .await?;
+    /// Remembers a refusal. If the refused credentials are the ones that the account's workers use, they stop at once.
+    async fn remember_refusal(
+        &self,
+        fingerprint: &Fingerprint,
+        owner: Option<&AccountId>,
+        message: &str,
+    ) -> ApiResult<()> {
+        let now = self.clock.now();
+        let Some(owner) = owner else {
+            let memory = self.policy.credentials.failure_memory;
+            return Ok(accounts::refuse(&*self.store, fingerprint, None, memory, now).await?);
+        };
+        accounts::refuse(&*self.store, fingerprint, Some(owner), accounts::REFUSAL_LIFE, now).await?;
+        let account = accounts::get(&*self.store, owner).await?;
+        if account.is_some_and(|account| account.fingerprint == *fingerprint) {
+            self.asked(self.requests.park(owner, message).await)?;
+            self.requests.recheck(owner, Duration::MAX).await?;
         }
         Ok(())
     }
@@ -192,7 +226,7 @@ impl Front {
             principal: &learned.principal,
         });
         let account = Account {
-            credentials: Sealed::seal(&self.keys, &id, auth),
+            credentials: Sealed::seal(&self.keys, &id, &integration.kept(auth)),
             id: id.clone(),
             integration: integration.name.clone(),
             connector: integration.connector.id().to_owned(),
@@ -215,9 +249,17 @@ impl Front {
         if work.park.is_some() {
             tracing::info!(account = %id, "the credentials are good again, the account's work goes on");
             self.asked(self.requests.unpark(&id).await)?;
+            // What this call serves is the snapshot as it is; the poll runs right behind it.
+            self.poll_behind(&id).await?;
         }
         self.ensure_building(&account).await?;
         Ok(account)
+    }
+
+    /// Polls the account now instead of at its time.
+    pub async fn poll_behind(&self, account: &AccountId) -> ApiResult<()> {
+        let rung = self.requests.ring(account, Kind::Changes, Lane::Refresh, None).await;
+        self.asked(rung.map(drop))
     }
 
     /// Sees to it that an account without a complete snapshot is being built.
@@ -262,8 +304,8 @@ impl Front {
     }
 }
 
-fn refused_key(fingerprint: &Fingerprint) -> String {
-    format!("refused|{}", fingerprint.0)
+fn refused(integration: &Integration) -> ApiError {
+    ApiError::credentials(format!("{} rejected the credentials", integration.title))
 }
 
 /// Live checks per minute and locator.

@@ -138,8 +138,8 @@ on_both!(
         assert_eq!(status, 401);
         assert_eq!(
             refused(),
-            parked_at + 1,
-            "one live check, then the refusal is remembered; the worker stands still"
+            parked_at,
+            "the worker's refusal is remembered, and it stands still itself"
         );
 
         let new = json!({"account": "demo", "token": "second-token"});

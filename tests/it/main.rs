@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod accounts;
 mod actions;
 mod architecture;
 mod auth;

@@ -203,7 +203,14 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
         );
     }
     if let (Some(account), Some((ErrorKind::Credentials, _)), Outcome::Park) = (&account, &failure, &outcome)
-        && let Err(error) = accounts::reject(&*deps.store, &account.fingerprint).await
+        && let Err(error) = accounts::refuse(
+            &*deps.store,
+            &account.fingerprint,
+            Some(&account.id),
+            accounts::REFUSAL_LIFE,
+            now,
+        )
+        .await
     {
         return store_failed(deps, job, error);
     }

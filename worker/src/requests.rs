@@ -5,6 +5,7 @@
 //! the first step is made good by the sweep.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use contacts::queue::Confirmed;
 use contacts::work::{self, Ring, WorkTimes};
@@ -117,7 +118,7 @@ impl Requests {
             });
             let noted = known
                 .last_event
-                .is_some_and(|at| event.since(at) < std::time::Duration::from_secs(60));
+                .is_some_and(|at| event.since(at) < Duration::from_secs(60));
             if waits && noted {
                 return Ok(Rung::Waiting);
             }
@@ -169,6 +170,13 @@ impl Requests {
         })
         .await?;
         Ok(())
+    }
+
+    /// Talkdesk came with refused credentials of this account: whether they may be put to the CRM once more
+    /// ([`work::Work::recheck`]).
+    pub async fn recheck(&self, account: &AccountId, after: Duration) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        work::update(&*self.store, account, &self.times, |work| work.recheck(after, now)).await
     }
 
     /// The credentials are good again: what is due is rung for.

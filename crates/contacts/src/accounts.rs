@@ -168,13 +168,19 @@ pub async fn by_fingerprint(
     Ok(known.filter(|known| known.fingerprint.matches(fingerprint)))
 }
 
-/// The CRM has just accepted these credentials.
+/// The CRM accepted these credentials at `now`. Of an acceptance and a refusal the later one counts, whichever is written
+/// first (invariant 11): a slice notes the success of a call that was sent before another one was refused.
 pub async fn accept(
     scratch: &(impl Scratch + ?Sized),
     fingerprint: &Fingerprint,
     account: &AccountId,
     now: Micros,
 ) -> StoreResult<()> {
+    match refusal(scratch, fingerprint, now).await? {
+        Some(refusal) if refusal.at > now => return Ok(()),
+        Some(_) => scratch.delete(&refusal_key(fingerprint)).await?,
+        None => {}
+    }
     let known = Known {
         account: account.clone(),
         verified: now,
@@ -191,8 +197,58 @@ pub async fn reject(scratch: &(impl Scratch + ?Sized), fingerprint: &Fingerprint
     scratch.delete(&fingerprint_key(fingerprint)).await
 }
 
+/// How long a refusal of credentials that an account has had is remembered.
+pub const REFUSAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The CRM has refused these credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub at: Micros,
+    /// The account that they opened until then; `None`: they never opened any.
+    pub account: Option<AccountId>,
+    fingerprint: Fingerprint,
+}
+
+/// Rejects credentials and remembers that for `life`, so that the same ones again cost no call.
+pub async fn refuse(
+    scratch: &(impl Scratch + ?Sized),
+    fingerprint: &Fingerprint,
+    account: Option<&AccountId>,
+    life: Duration,
+    now: Micros,
+) -> StoreResult<()> {
+    reject(scratch, fingerprint).await?;
+    if life.is_zero() {
+        return Ok(());
+    }
+    let refusal = Refusal {
+        at: now,
+        account: account.cloned(),
+        fingerprint: fingerprint.clone(),
+    };
+    let value = serde_json::to_vec(&refusal).unwrap_or_default();
+    scratch.put(&refusal_key(fingerprint), &value, life, now).await
+}
+
+/// What is remembered of the last refusal of these credentials, unless the CRM has accepted them since.
+pub async fn refusal(
+    scratch: &(impl Scratch + ?Sized),
+    fingerprint: &Fingerprint,
+    now: Micros,
+) -> StoreResult<Option<Refusal>> {
+    let Some(value) = scratch.get(&refusal_key(fingerprint), now).await? else {
+        return Ok(None);
+    };
+    let refusal: Option<Refusal> = serde_json::from_slice(&value).ok();
+    Ok(refusal.filter(|refusal| refusal.fingerprint.matches(fingerprint)))
+}
+
 fn fingerprint_key(fingerprint: &Fingerprint) -> String {
     format!("fingerprint|{}", fingerprint.0)
+}
+
+fn refusal_key(fingerprint: &Fingerprint) -> String {
+    format!("refused|{}", fingerprint.0)
 }
 
 fn route_id(integration: &str, route: &str) -> String {

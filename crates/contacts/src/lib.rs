@@ -16,6 +16,7 @@ pub mod accounts;
 pub mod dead;
 pub mod docs;
 pub mod ledger;
+pub mod minted;
 pub mod outcome;
 pub mod work;
 

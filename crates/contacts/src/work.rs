@@ -144,9 +144,9 @@ pub struct Failure {
 pub struct Park {
     pub since: Micros,
     pub message: String,
-    /// Talkdesk has been told with a 401.
+    /// Talkdesk has come with the refused credentials and was told, so that it is its turn now.
     pub handed_back: bool,
-    /// When the same credentials were last checked again.
+    /// When the refused credentials were last put to the CRM.
     pub rechecked: Micros,
 }
 
@@ -445,6 +445,20 @@ impl Work {
         for task in self.tasks.values_mut() {
             task.marker = None;
         }
+    }
+
+    /// Talkdesk came with credentials that the CRM has refused. Whether they may be put to the CRM once more: at most
+    /// once in `after`, whoever asks. An account that is not parked has got others since: always.
+    pub fn recheck(&mut self, after: Duration, now: Micros) -> bool {
+        let Some(park) = &mut self.park else {
+            return true;
+        };
+        park.handed_back = true;
+        let may = now.since(park.rechecked) >= after;
+        if may {
+            park.rechecked = now;
+        }
+        may
     }
 
     /// The credentials are good again: returns the kinds that are due and must be rung for.

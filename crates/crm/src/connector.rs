@@ -13,13 +13,14 @@ use crate::identity::{self, Canonical};
 use crate::load::{Problem, Reader};
 use crate::reply::Hold;
 use crate::sample;
-use crate::spec::{self, Action, Deletion, Field, LimitKind, LimitSpec, Maximum, Spec};
+use crate::spec::{self, Action, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Spec};
 use crate::webhook::Hooks;
 
 /// A connector file with everything compiled and checked.
 #[derive(Debug)]
 pub struct Connector {
     spec: Spec,
+    minting: Option<Grant>,
 }
 
 /// How a CRM tells that a contact is gone.
@@ -44,7 +45,13 @@ impl Connector {
             !reader.has_problems()
         });
         match spec {
-            Some(spec) => Ok(Connector { spec }),
+            Some(spec) => {
+                let minting = match &spec.auth {
+                    AuthSpec::Oauth2(oauth) => oauth.grants.iter().copied().find(|grant| grant.mints()),
+                    _ => None,
+                };
+                Ok(Connector { spec, minting })
+            }
             None => Err(reader.into_problems()),
         }
     }
@@ -64,6 +71,79 @@ impl Connector {
     /// What accounts and integrations have to supply, by name.
     pub fn fields(&self) -> &BTreeMap<String, Field> {
         &self.spec.connection.fields
+    }
+
+    /// The grants that the CRM offers; `None`: the connector has nothing to do with OAuth 2.
+    pub fn grants(&self) -> Option<&[Grant]> {
+        match &self.spec.auth {
+            AuthSpec::Oauth2(oauth) => Some(&oauth.grants),
+            _ => None,
+        }
+    }
+
+    /// The grant by which tokens are minted for accounts that bring none. At first the first of the file that mints.
+    pub fn minting(&self) -> Option<Grant> {
+        self.minting
+    }
+
+    /// Which grant an integration uses; `None`: tokens are never minted.
+    pub fn set_minting(&mut self, grant: Option<Grant>) {
+        self.minting = grant;
+    }
+
+    /// The access token that these fields bring, if they bring one.
+    pub fn brought_token<'a>(&self, fields: &'a BTreeMap<String, String>) -> Option<&'a str> {
+        let AuthSpec::Oauth2(oauth) = &self.spec.auth else {
+            return None;
+        };
+        let tokens = oauth.token_fields.iter().filter_map(|field| fields.get(field));
+        tokens.map(String::as_str).find(|token| !token.is_empty())
+    }
+
+    /// How long tokens live where no reply says so.
+    pub fn token_lifetime(&self) -> Option<Duration> {
+        match &self.spec.auth {
+            AuthSpec::Oauth2(oauth) => oauth.lifetime,
+            _ => None,
+        }
+    }
+
+    /// The first field that `auth` must have and has not. An access token makes the fields needless that one is minted
+    /// with, and they it.
+    pub fn missing_field<'a>(&'a self, auth: &BTreeMap<String, String>) -> Option<&'a str> {
+        let wanted = |(name, field): &(&'a String, &Field)| {
+            field.source == FieldSource::Auth && field.default.is_none() && !auth.contains_key(name.as_str())
+        };
+        let mut missing = self.fields().iter().filter(wanted).map(|(name, _)| name.as_str());
+        let AuthSpec::Oauth2(oauth) = &self.spec.auth else {
+            return missing.next();
+        };
+        let brought = self.brought_token(auth).is_some();
+        let mint_fields = self.minting.map_or(&[][..], Grant::fields);
+        // What Talkdesk's configuration has for the dance and for minting, whether this integration needs it or not.
+        const OAUTH: [&str; 6] = [
+            "client_id",
+            "client_secret",
+            "username",
+            "password",
+            "access_token_url",
+            "authorization_url",
+        ];
+        let is_needed = |name: &&str| {
+            if oauth.token_fields.iter().any(|field| field == name) {
+                return !brought && self.minting.is_none();
+            }
+            if *name == "access_token_url" {
+                return !brought && self.minting.is_some() && oauth.uses("access_token_url");
+            }
+            !OAUTH.contains(name) || (!brought && mint_fields.contains(name))
+        };
+        missing.find(is_needed)
+    }
+
+    /// What `[check]` learns beside who it is.
+    pub fn learned_names(&self) -> impl Iterator<Item = &str> {
+        self.spec.check.learn.keys().map(String::as_str)
     }
 
     /// The canonical form of an `auth`.

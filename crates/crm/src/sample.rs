@@ -8,6 +8,7 @@ use minijinja::Value;
 use url::Url;
 
 use crate::client::prepare::{now_value, prepare, time_value};
+use crate::client::token::{session_of, token_url};
 use crate::expr::{Expr, Template, scope, value_of};
 use crate::load::Reader;
 use crate::spec::{
@@ -41,6 +42,7 @@ fn sample_conn(spec: &Spec) -> Value {
     let mut conn = BTreeMap::new();
     for (name, field) in &spec.connection.fields {
         let sample = match field.kind {
+            FieldType::Text if name.ends_with("_url") => "https://sample.example/token",
             FieldType::Text | FieldType::Secret => "sample",
             FieldType::Int => "100",
             FieldType::Host => "sample.example",
@@ -55,7 +57,10 @@ fn sample_conn(spec: &Spec) -> Value {
 
 fn sample_session(spec: &Spec) -> Value {
     let AuthSpec::Session(session) = &spec.auth else {
-        return Value::UNDEFINED;
+        return match &spec.auth {
+            AuthSpec::Oauth2(_) => session_of(&"sample".to_owned().into()),
+            _ => Value::UNDEFINED,
+        };
     };
     scope(session.learn.keys().map(|name| (name.as_str(), Value::from(7))))
 }
@@ -89,6 +94,11 @@ impl Checker<'_> {
         }
         if let AuthSpec::Session(session) = &spec.auth {
             self.request(&session.request, &[], false);
+        }
+        if let AuthSpec::Oauth2(oauth) = &spec.auth
+            && let (Some(template), Err(_)) = (&oauth.token_url, token_url(oauth, &self.conn))
+        {
+            self.at_template(template, "the token endpoint is no URL");
         }
         self.request(&spec.check.request, &[], true);
         self.pass(&spec.contacts.full);

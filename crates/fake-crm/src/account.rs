@@ -13,6 +13,7 @@ use crate::clock;
 use crate::data::{self, User};
 use crate::history::NEVER;
 use crate::knobs::Knobs;
+use crate::oauth::OauthServer;
 use crate::rng::Rng;
 use crate::state::{Contacts, Moment};
 use crate::stats::{Meter, Quota, Stats};
@@ -34,6 +35,9 @@ pub(crate) struct State {
     pub contacts: Contacts,
     pub users: Vec<UserRecord>,
     pub tokens: Vec<String>,
+    pub issuer: Option<OauthServer>,
+    /// The user whose call is being answered, if its token tells.
+    pub viewer: Option<usize>,
     pub knobs: Knobs,
     pub meter: Meter,
     pub outbox: Outbox,
@@ -83,6 +87,8 @@ impl Account {
                 options.users
             ],
             tokens: vec![options.token],
+            issuer: None,
+            viewer: None,
             knobs,
             meter: Meter::default(),
             outbox: Outbox::default(),

@@ -199,8 +199,12 @@ fn paging(state: &mut State, list: &str, sent: Option<&str>, next: Option<String
     Some(Paging { next })
 }
 
-/// Knob `shown_percent`.
+/// Knobs `own_contacts` and `shown_percent`.
 fn shown(state: &State, id: u64) -> bool {
+    let others = |user| data::owner(id, state.users.len()) != user;
+    if state.knobs.own_contacts && state.viewer.is_some_and(others) {
+        return false;
+    }
     let percent = state.knobs.shown_percent;
     percent >= 100 || data::percentile(state.contacts.seed, id) < percent
 }
@@ -214,11 +218,13 @@ fn rows<'a>(state: &State, records: impl IntoIterator<Item = (u64, &'a Record)>)
 }
 
 fn me(state: &State, account: &str) -> serde_json::Value {
-    let user = state.user(1);
+    let ordinal = state.viewer.unwrap_or(1);
+    let user = state.user(ordinal);
+    let own = state.knobs.own_contacts && state.viewer.is_some();
     serde_json::json!({
         "account": {"id": account, "name": format!("Fake CRM of {account}")},
-        "user": {"id": "u-1", "email": user.map(|user| user.email)},
-        "visibility": "all",
+        "user": {"id": format!("u-{ordinal}"), "email": user.map(|user| user.email)},
+        "visibility": if own { "own" } else { "all" },
     })
 }
 

@@ -180,6 +180,11 @@ pub(crate) fn content(seed: u64, id: u64, revision: u32, fields: Option<&Fields>
     content
 }
 
+/// The user (1 is `u-1`) whose contact it is.
+pub fn owner(contact: u64, users: usize) -> usize {
+    (contact as usize) % users.max(1) + 1
+}
+
 /// 0 to 99: which share of the contacts one belongs to.
 pub(crate) fn percentile(seed: u64, id: u64) -> u8 {
     Rng::of(seed, Purpose::Share, id).below(100) as u8

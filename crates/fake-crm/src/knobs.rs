@@ -68,6 +68,8 @@ pub struct Knobs {
     pub revoke_after: Option<u32>,
     /// Reads show only this share of the contacts, always the same ones: a lost permission or a wrong filter.
     pub shown_percent: u8,
+    /// Users see their own contacts only ([`crate::owner`]), those whose token tells who they are.
+    pub own_contacts: bool,
     /// Which operations `burst_429`, `fail_5xx`, `html_200`, `refuse_writes`, `cut`, `truncate`, `huge_body`, `slow_ms`, `drip_ms` and
     /// `frozen` concern. Empty: all.
     pub fault_ops: Vec<Op>,
@@ -106,6 +108,7 @@ impl Default for Knobs {
             hide_archived: false,
             revoke_after: None,
             shown_percent: 100,
+            own_contacts: false,
             fault_ops: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ mod data;
 mod execute;
 mod history;
 mod knobs;
+mod oauth;
 mod rng;
 mod server;
 mod state;
@@ -28,9 +29,10 @@ use crate::account::Account;
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
 pub use crate::control::{Action, Change, Control, ControlReply, Create, Done, Merge, Refusal, RefusalCode, Users};
-pub use crate::data::{Address, Fields, Row, Ticket, User};
+pub use crate::data::{Address, Fields, Row, Ticket, User, owner};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
+pub use crate::oauth::{OauthKnobs, OauthServer, OauthStats, Viewer};
 pub use crate::stats::{Stats, WebhookStats, Window};
 pub use crate::webhooks::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, signature};
 pub use crate::writes::{LoggedCall, MadeTicket};
@@ -138,6 +140,13 @@ impl FakeCrm {
         tokio::select! {
             served = async { server.await } => Ok(served?),
             () = too_long => Ok(()),
+        }
+    }
+
+    /// Takes the access tokens of an authorization server, too, for the accounts that they are for.
+    pub fn trust(&self, server: &OauthServer) {
+        for account in self.inner.accounts.values() {
+            account.lock().issuer = Some(server.clone());
         }
     }
 

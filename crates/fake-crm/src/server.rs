@@ -99,7 +99,11 @@ fn decide(account: &Account, method: &Method, path: &str, uri: &Uri, headers: &H
     *state.meter.stats.calls.entry(name.to_owned()).or_default() += 1;
 
     let token = bearer(headers);
-    let valid = token.is_some_and(|token| state.tokens.iter().any(|valid| valid == token));
+    let issued = token.and_then(|token| state.issuer.as_ref()?.accepts(token));
+    state.viewer = issued
+        .filter(|viewer| viewer.account == account.name)
+        .map(|viewer| viewer.user);
+    let valid = state.viewer.is_some() || token.is_some_and(|token| state.tokens.iter().any(|valid| valid == token));
     let mut answer = if valid && state.knobs.revoke_after != Some(0) {
         if let Some(left) = &mut state.knobs.revoke_after {
             *left -= 1;

@@ -417,3 +417,28 @@ fn a_parked_account_makes_no_work_until_it_is_unparked() {
     );
     assert_eq!(work.unpark(Micros(13)), [Kind::Ids, Kind::Changes]);
 }
+
+proptest! {
+    #[test]
+    fn invariant_11_refused_credentials_are_put_to_the_crm_at_most_once_in_a_while(
+        pauses in prop::collection::vec(0..40u64, 1..60), after in 1..100u64,
+    ) {
+        let mut work = Work::default();
+        let mut now = 1_000;
+        work.park("refused".into(), Micros(now));
+        let mut last = now;
+        for pause in pauses {
+            now += pause;
+            let may = work.recheck(Duration::from_micros(after), Micros(now));
+            prop_assert_eq!(may, now - last >= after);
+            if may {
+                last = now;
+            }
+            let park = work.park.clone().expect("a recheck does not unpark");
+            prop_assert!(park.handed_back);
+            prop_assert_eq!(park.since, Micros(1_000));
+        }
+        work.unpark(Micros(now));
+        prop_assert!(work.recheck(Duration::MAX, Micros(now)), "other credentials are in use since");
+    }
+}

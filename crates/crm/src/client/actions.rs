@@ -10,7 +10,7 @@ use contacts::ErrorKind;
 use minijinja::Value;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Answer, Call, Client, not_reached, session};
+use super::{Answer, Call, Client};
 use crate::error::{CrmError, CrmResult, Reached};
 use crate::expr::{Expr, value_of};
 use crate::inputs::Inputs;
@@ -75,26 +75,18 @@ impl Client {
     }
 
     async fn write(&self, call: Call<'_>, deadline: Instant) -> CrmResult<Answer> {
-        let login = session::login_of(self.spec());
         let mut renewed = false;
         loop {
             let start = async {
-                let session = match login {
-                    Some(login) => Some(self.session(login).await.map_err(not_reached)?),
-                    None => None,
-                };
-                let ready = self.ready(call, session.as_ref().map(|(session, _)| session)).await?;
-                Ok((session, ready))
+                let entry = self.entry().await?;
+                let ready = self.ready(call, entry.value.as_ref()).await?;
+                Ok((entry, ready))
             };
-            let (session, ready) = in_time(deadline, Reached::Nobody, start).await?;
-            let value = session.as_ref().map(|(session, _)| session);
-            let answer = in_time(deadline, Reached::Perhaps, self.go(call, value, ready)).await;
+            let (entry, ready) = in_time(deadline, Reached::Nobody, start).await?;
+            let going = self.go(call, entry.value.as_ref(), ready);
+            let answer = in_time(deadline, Reached::Perhaps, going).await;
             let denied = answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials);
-            let Some((_, fresh)) = session.filter(|_| denied) else {
-                return answer;
-            };
-            self.session.drop_it().await;
-            if fresh || renewed {
+            if !denied || !self.refused(&entry).await? || renewed {
                 return answer;
             }
             renewed = true;

@@ -6,6 +6,7 @@ mod interactions;
 mod listing;
 pub(crate) mod prepare;
 mod session;
+pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use contacts::ledger::Charge;
 use contacts::{Clock, ErrorKind, Micros};
 use minijinja::Value;
+use secrecy::SecretString;
 use url::Url;
 
 use crate::connector::Connector;
@@ -20,9 +22,10 @@ use crate::error::{CrmError, CrmResult, Reached};
 use crate::expr::{scope, value_of};
 use crate::http::{Http, Prepared};
 use crate::map::Region;
+use crate::mint::Mint;
 use crate::pacer::{Pacer, Slot};
 use crate::reply::{Judged, Reply, Tests, holds, judge};
-use crate::spec::{FieldSource, FieldType, Request, Spec};
+use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec};
 
 pub use actions::{Deed, Done};
 pub use check::Checked;
@@ -60,6 +63,8 @@ pub struct Client {
     region: Option<Region>,
     secrets: Vec<String>,
     session: session::Store,
+    mint: Arc<Mint>,
+    mint_key: String,
 }
 
 impl std::fmt::Debug for Client {
@@ -111,7 +116,7 @@ impl Client {
         clock: Arc<dyn Clock>,
     ) -> CrmResult<Client> {
         let spec = connector.spec();
-        let fields = fields(spec, &connection.fields)?;
+        let fields = fields(&connector, &connection.fields)?;
         let secrets = spec
             .connection
             .fields
@@ -121,8 +126,13 @@ impl Client {
             .collect();
         let base = prepare::base_url(spec, &fields)?;
         http.check(&base, &spec.connection.hosts)?;
+        let brought = connector.brought_token(&fields).is_some();
         let mut conn = fields;
         conn.insert("base_url".to_owned(), base.as_str().trim_end_matches('/').to_owned());
+        let conn = value_of(&conn);
+        if let (AuthSpec::Oauth2(oauth), Some(_), false) = (&spec.auth, connector.minting(), brought) {
+            http.check(&token::token_url(oauth, &conn)?, &spec.connection.hosts)?;
+        }
         let region = match &connection.region {
             None => None,
             Some(code) => Some(Region::from_code(code).map_err(|error| {
@@ -136,14 +146,24 @@ impl Client {
         Ok(Client {
             http,
             pacer,
+            mint: Arc::new(Mint::alone(clock.clone())),
+            mint_key: String::new(),
             clock,
-            conn: value_of(&conn),
+            conn,
             base,
             region,
             secrets,
             session: session::Store::default(),
             connector,
         })
+    }
+
+    /// Shares minted tokens with the other clients of the process, and with other processes, under a key that stands for
+    /// these credentials and no others.
+    pub fn with_mint(mut self, mint: Arc<Mint>, key: impl Into<String>) -> Client {
+        self.mint = mint;
+        self.mint_key = key.into();
+        self
     }
 
     pub fn connector(&self) -> &Connector {
@@ -159,29 +179,51 @@ impl Client {
         self.connector.spec()
     }
 
-    /// Calls an operation, logging in first where the connector asks for it. A session that the CRM no longer knows is
-    /// renewed once.
+    /// Calls an operation. A session or a minted token that the CRM no longer takes is renewed once.
     async fn call(&self, call: Call<'_>) -> CrmResult<Answer> {
-        let Some(login) = session::login_of(self.spec()) else {
-            return self.call_once(call, None).await;
-        };
-        let (session, fresh) = self.session(login).await.map_err(not_reached)?;
-        let first = self.call_once(call, Some(&session)).await;
-        match first {
+        let first = self.entry().await?;
+        match self.call_once(call, first.value.as_ref()).await {
             Err(error) if error.kind == ErrorKind::Credentials => {
-                self.session.drop_it().await;
-                if fresh {
+                if !self.refused(&first).await? {
                     return Err(error);
                 }
-                let (session, _) = self.session(login).await.map_err(not_reached)?;
-                let second = self.call_once(call, Some(&session)).await;
-                if second.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
-                    self.session.drop_it().await;
+                let second = self.entry().await?;
+                let answer = self.call_once(call, second.value.as_ref()).await;
+                if answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Credentials) {
+                    self.refused(&second).await?;
                 }
-                second
+                answer
             }
             first => first,
         }
+    }
+
+    /// Logs in, or fetches a token, where the connector asks for it. Nothing of the call itself is sent.
+    async fn entry(&self) -> CrmResult<Entry> {
+        let entry = match &self.spec().auth {
+            AuthSpec::Session(login) => self.session(login).await.map(|(value, fresh)| Entry {
+                value: Some(value),
+                kept: Kept::Session,
+                fresh,
+            }),
+            AuthSpec::Oauth2(oauth) => self.token_entry(oauth).await,
+            _ => Ok(Entry {
+                value: None,
+                kept: Kept::Nothing,
+                fresh: true,
+            }),
+        };
+        entry.map_err(|error| error.reaching(Reached::Nobody))
+    }
+
+    /// The CRM refused a call with this: it is kept no longer. `true`: another one is worth a try.
+    async fn refused(&self, entry: &Entry) -> CrmResult<bool> {
+        match &entry.kept {
+            Kept::Nothing => return Ok(false),
+            Kept::Session => self.session.drop_it().await,
+            Kept::Token(token) => self.mint.drop_token(&self.mint_key, token).await?,
+        }
+        Ok(!entry.fresh)
     }
 
     async fn call_once(&self, call: Call<'_>, session: Option<&Value>) -> CrmResult<Answer> {
@@ -291,21 +333,41 @@ impl Client {
     }
 }
 
-/// The login failed: the call itself was never made.
-fn not_reached(error: CrmError) -> CrmError {
-    error.reaching(Reached::Nobody)
+/// What lets a call in, beside the account's fields.
+struct Entry {
+    /// `session` in expressions.
+    value: Option<Value>,
+    kept: Kept,
+    /// Made just now: if the CRM refuses it, another one is no better.
+    fresh: bool,
+}
+
+/// What is forgotten when the CRM refuses it.
+enum Kept {
+    /// The fields alone, or a token that Talkdesk brought.
+    Nothing,
+    Session,
+    Token(SecretString),
 }
 
 /// The known fields with their defaults, normalised and checked.
-fn fields(spec: &Spec, given: &BTreeMap<String, String>) -> CrmResult<BTreeMap<String, String>> {
+fn fields(connector: &Connector, given: &BTreeMap<String, String>) -> CrmResult<BTreeMap<String, String>> {
+    let spec = connector.spec();
+    if let Some(name) = connector.missing_field(given) {
+        let message = format!("`{name}` is missing in auth");
+        return Err(CrmError::new(ErrorKind::Credentials, message));
+    }
     let mut fields = BTreeMap::new();
     for (name, field) in &spec.connection.fields {
         let Some(value) = given.get(name).or(field.default.as_ref()) else {
-            let (kind, from) = match field.source {
-                FieldSource::Auth => (ErrorKind::Credentials, "auth"),
-                FieldSource::Integration => (ErrorKind::Rejected, "the integration's settings"),
-            };
-            return Err(CrmError::new(kind, format!("`{name}` is missing in {from}")));
+            match field.source {
+                // Not needed with what else there is.
+                FieldSource::Auth => continue,
+                FieldSource::Integration => {
+                    let message = format!("`{name}` is missing in the integration's settings");
+                    return Err(CrmError::new(ErrorKind::Rejected, message));
+                }
+            }
         };
         let normal = match field.kind {
             FieldType::Text | FieldType::Secret => Some(value.clone()),

@@ -187,9 +187,22 @@ fn add_auth(headers: &mut HeaderMap, auth: &AuthSpec, scope: &Value, logged_in: 
         AuthSpec::Header { headers: templates } => add_headers(headers, templates, scope),
         AuthSpec::Session(session) if logged_in => add_headers(headers, &session.headers, scope),
         AuthSpec::Session(_) => Ok(()),
-        AuthSpec::Oauth2(_) | AuthSpec::RequestHmac(_) => {
-            Err(CrmError::new(ErrorKind::Rejected, "this kind of auth is not run yet"))
+        AuthSpec::Oauth2(oauth) if logged_in && !oauth.headers.is_empty() => {
+            add_headers(headers, &oauth.headers, scope)
         }
+        AuthSpec::Oauth2(_) if logged_in => {
+            let token = scope
+                .get_attr("session")
+                .and_then(|session| session.get_attr("access_token"));
+            let token = token.ok().and_then(|token| token.as_str().map(str::to_owned));
+            add_header(
+                headers,
+                "authorization",
+                &format!("Bearer {}", token.unwrap_or_default()),
+            )
+        }
+        AuthSpec::Oauth2(_) => Ok(()),
+        AuthSpec::RequestHmac(_) => Err(CrmError::new(ErrorKind::Rejected, "this kind of auth is not run yet")),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Call, Client};
 use crate::error::{CrmError, CrmResult};
 use crate::expr::scope;
 use crate::reply::{Judged, Tests};
-use crate::spec::{AuthSpec, Session, Spec};
+use crate::spec::Session;
 
 /// The session of one client, if it has logged in.
 #[derive(Default)]
@@ -22,14 +22,6 @@ struct Kept {
 impl Store {
     pub async fn drop_it(&self) {
         *self.0.lock().await = None;
-    }
-}
-
-pub(super) fn login_of(spec: &Spec) -> Option<&Session> {
-    if let AuthSpec::Session(session) = &spec.auth {
-        Some(session)
-    } else {
-        None
     }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Request, Vocabulary, named_exprs, named_templates};
+mod oauth2;
+
+use super::{FieldSource, Request, Role, Spec, Vocabulary, named_exprs, named_templates};
 use crate::expr::{Expr, Template};
-use crate::load::Table;
+use crate::load::{Reader, Table};
 
 /// `[auth]`
 #[derive(Debug)]
@@ -27,23 +29,72 @@ pub enum AuthSpec {
     Session(Box<Session>),
 }
 
-/// `kind = "oauth2"`: tokens that the bridge mints itself.
+/// `kind = "oauth2"`: an access token that Talkdesk brings in `auth`, or one that the bridge mints itself. Refresh tokens
+/// are never used: they are Talkdesk's, and a second user of one that rotates would void it.
 #[derive(Debug)]
 pub struct Oauth2 {
-    pub grant: Grant,
-    pub token_url: Template,
+    /// What the CRM offers; which of them an integration uses, its `auth_type` says.
+    pub grants: Vec<Grant>,
+    /// Fields of `auth` that may carry Talkdesk's access token; the first that does counts.
+    pub token_fields: Vec<String>,
+    /// Where tokens are minted. The field `access_token_url` if the file names nothing else.
+    pub token_url: Option<Template>,
     pub client_auth: ClientAuth,
     pub scope: Option<String>,
-    /// For replies that give none.
+    /// What else the token endpoint wants (`audience`, `resource`).
+    pub params: BTreeMap<String, Template>,
+    /// How a token is sent; `session.access_token` is in reach. Empty: `Authorization: Bearer`.
+    pub headers: BTreeMap<String, Template>,
+    /// How long tokens live where no reply says so: those that Talkdesk brings, and some CRMs' minted ones.
     pub lifetime: Option<Duration>,
 }
 
+impl Oauth2 {
+    /// Whether the token endpoint is made of this field.
+    pub(crate) fn uses(&self, field: &str) -> bool {
+        let name = format!("conn.{field}");
+        self.token_url
+            .iter()
+            .flat_map(Template::expressions)
+            .any(|expr| expr.text().contains(&name))
+    }
+}
+
+/// How an access token comes about (RFC 6749, section 1.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
+    /// Talkdesk does the dance and brings the token.
     Code,
     ClientCredentials,
     Password,
     JwtBearer,
+}
+
+impl Grant {
+    /// As connector files write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Grant::Code => "code",
+            Grant::ClientCredentials => "client_credentials",
+            Grant::Password => "password",
+            Grant::JwtBearer => "jwt_bearer",
+        }
+    }
+
+    /// Whether the bridge mints tokens by it.
+    pub fn mints(self) -> bool {
+        matches!(self, Grant::ClientCredentials | Grant::Password)
+    }
+
+    /// The fields it is asked with, by the names that Talkdesk's configuration has for them (authentication
+    /// configuration, mandatory fields).
+    pub fn fields(self) -> &'static [&'static str] {
+        match self {
+            Grant::ClientCredentials => &["client_id", "client_secret"],
+            Grant::Password => &["client_id", "client_secret", "username", "password"],
+            Grant::Code | Grant::JwtBearer => &[],
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +178,7 @@ impl AuthSpec {
                 super::request::check_header_names(&table, headers.keys());
                 Some(AuthSpec::Header { headers })
             }
-            Word::Oauth2 => {
-                table.not_run_yet("kind", "auth kind `oauth2`");
-                read_oauth2(&table, vocabulary).map(AuthSpec::Oauth2)
-            }
+            Word::Oauth2 => oauth2::read(&table, vocabulary).map(AuthSpec::Oauth2),
             Word::RequestHmac => {
                 table.not_run_yet("kind", "auth kind `request_hmac`");
                 let (key_id, secret) = (
@@ -151,29 +199,28 @@ impl AuthSpec {
     }
 }
 
-fn read_oauth2(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Oauth2> {
-    let grant = table.need_choice(
-        "grant",
-        &[
-            ("code", Grant::Code),
-            ("client_credentials", Grant::ClientCredentials),
-            ("password", Grant::Password),
-            ("jwt_bearer", Grant::JwtBearer),
-        ],
-    );
-    let client_auth = table.choice(
-        "client_auth",
-        &[("body", ClientAuth::Body), ("basic", ClientAuth::Basic)],
-    );
-    let token_url = table.need_template("token_url", &vocabulary.call());
-    let (scope, lifetime) = (table.text("scope"), table.duration("lifetime"));
-    Some(Oauth2 {
-        grant: grant?,
-        token_url: token_url?,
-        client_auth: client_auth.unwrap_or(ClientAuth::Body),
-        scope,
-        lifetime,
-    })
+/// A client secret of the settings goes to no address that a caller names.
+pub(super) fn check_sources(reader: &Reader<'_>, at: usize, spec: &Spec) {
+    let AuthSpec::Oauth2(oauth) = &spec.auth else { return };
+    // What is ignored is not part of a fingerprint: two users with one password would be taken for one.
+    let fields = oauth.grants.iter().flat_map(|grant| grant.fields());
+    let ignored = |name: &&&str| {
+        spec.connection
+            .fields
+            .get(**name)
+            .is_some_and(|field| field.role == Some(Role::Ignored))
+    };
+    for name in fields.filter(ignored) {
+        let what = format!("the field `{name}` proves who is calling, so its role must not be `ignored`");
+        reader.problem(at, what, Some("give it the role principal or secret".to_owned()));
+    }
+    let from = |name: &str| spec.connection.fields.get(name).map(|field| field.source);
+    let ours = from("client_secret") == Some(FieldSource::Integration);
+    if ours && from("access_token_url") == Some(FieldSource::Auth) && oauth.uses("access_token_url") {
+        let what = "the client secret of the settings would go to the `access_token_url` that a caller gives";
+        let hint = "name the token endpoint in `auth.token_url`, or take the field from the settings, too".to_owned();
+        reader.problem(at, what, Some(hint));
+    }
 }
 
 fn read_session(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Session> {

@@ -138,6 +138,7 @@ impl Spec {
         let webhook = root
             .table("webhook")
             .and_then(|table| Webhook::read(table, &vocabulary));
+        let (reader, auth_at, check_at) = (root.reader, root.place("auth"), root.place("check"));
         root.finish();
 
         let spec = Spec {
@@ -156,6 +157,8 @@ impl Spec {
             actions,
             webhook,
         };
+        auth::check_sources(reader, auth_at, &spec);
+        check_identity(reader, check_at, &spec);
         Some(spec)
     }
 }
@@ -178,6 +181,25 @@ fn check_id(root: &Table<'_, '_>, id: &str) -> bool {
         root.problem("id", "`id` must be 1 to 32 characters of a-z, 0-9 and -", None);
     }
     good
+}
+
+/// Two users of a CRM must never share a snapshot by accident (design: isolation): the file says how they are told apart,
+/// or that they need not be.
+fn check_identity(reader: &Reader<'_>, at: usize, spec: &Spec) {
+    let named = spec
+        .connection
+        .fields
+        .values()
+        .any(|field| field.role == Some(Role::Principal));
+    if !named && spec.check.principal.is_none() && spec.check.visibility.is_none() {
+        let hint =
+            "give `check.principal`, a field with the role `principal`, or `check.visibility` where all see the same";
+        reader.problem(
+            at,
+            "nothing tells the users of one organisation apart",
+            Some(hint.to_owned()),
+        );
+    }
 }
 
 fn check_limit_names(root: &Table<'_, '_>, limits: &[LimitSpec]) {

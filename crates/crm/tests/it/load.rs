@@ -77,8 +77,8 @@ fn what_is_not_run_yet_is_refused_by_name() {
         ),
         (
             "kind = \"bearer\"\ntoken = \"${conn.token}\"",
-            "kind = \"oauth2\"\ngrant = \"password\"\ntoken_url = \"${conn.site}/token\"",
-            "auth kind `oauth2`",
+            "kind = \"oauth2\"\ngrants = [\"code\", \"jwt_bearer\"]\ntoken_fields = [\"token\"]",
+            "the grant `jwt_bearer`",
         ),
         (
             "kind = \"bearer\"\ntoken = \"${conn.token}\"",

@@ -7,6 +7,7 @@ mod fixtures;
 mod identity;
 mod language;
 mod load;
+mod oauth;
 mod odoo_live;
 mod operations;
 mod pacing;

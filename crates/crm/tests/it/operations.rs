@@ -211,13 +211,13 @@ async fn nobody_there_was_not_asked() {
 
 #[tokio::test]
 async fn the_deadline_tells_before_from_after() {
-    let silent = Router::new().route("/notes/new", post(|| std::future::pending::<&str>()));
+    let silent = Router::new().route("/notes/new", post(std::future::pending::<&str>));
     let client = client(with_operations(SMALL), &serve(silent).await);
     let error = act(&client, Duration::from_millis(200)).await.unwrap_err();
     assert_eq!((error.fate(), error.kind), (Fate::Unknown, ErrorKind::Timeout));
 
     // With a log-in that hangs, the write was never sent.
-    let login = Router::new().route("/login", post(|| std::future::pending::<&str>()));
+    let login = Router::new().route("/login", post(std::future::pending::<&str>));
     let waiting = crate::support::client(with_operations(&with_session()), &serve(login).await);
     let error = act(&waiting, Duration::from_millis(200)).await.unwrap_err();
     assert_eq!((error.fate(), error.kind), (Fate::NotStarted, ErrorKind::Timeout));

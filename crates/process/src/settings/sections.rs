@@ -128,7 +128,7 @@ section! {
         check_timeout: Duration = "8s" in "1ms"..="5m";
         /// Time a refused check is remembered.
         failure_memory: Duration = "60s" in "0s"..="1h";
-        /// Time after which the credentials of a parked account are checked live again.
+        /// Time after which refused credentials of a parked account, sent again, are put to the CRM again.
         recheck_after: Duration = "1m" in "1ms"..="1day";
         /// Live checks per minute and locator, so that guessing is slow.
         checks_per_minute: u32 = "10" in "1"..="6000";
@@ -392,6 +392,8 @@ section! {
         use_case: Option<String> = "";
         /// Values of the connector that the operator fixes; shown masked, as some are secrets.
         connection: SecretMap = "";
+        /// Where `auth_type` is `none`: the credentials that stand in the place of a customer's.
+        credentials: SecretMap = "";
         /// Secrets of app-level webhooks.
         app: SecretMap = "";
     }

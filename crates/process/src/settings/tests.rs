@@ -287,6 +287,21 @@ fn integrations_are_refused_for_what_cannot_run() {
 }
 
 #[test]
+fn credentials_of_an_integration_come_from_files_and_are_masked() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "canary-4711\n").unwrap();
+    let source = integration(&format!("auth_type = \"none\"\npath_secret = \"{PATH_SECRET}\"")).with_var(
+        "SNAPBRIDGE_INTEGRATIONS__ACME_CRM__CREDENTIALS__TOKEN_FILE",
+        file.path().to_str().unwrap(),
+    );
+    let settings = load(&source);
+    let credentials = &settings.integrations["acme-crm"].credentials;
+    assert_eq!(credentials["token"].expose_secret(), "canary-4711");
+    assert!(settings.masked().contains("[integrations.acme-crm.credentials]"));
+    assert!(!settings.masked().contains("canary"));
+}
+
+#[test]
 fn variables_reach_integrations_old_and_new() {
     let source = integration("")
         .with_var("SNAPBRIDGE_INTEGRATIONS__ACME_CRM__REGION", "DE")

@@ -1,0 +1,88 @@
+//! What the authentication type of an integration (Talkdesk integration configuration) means for its connector.
+
+use std::collections::BTreeMap;
+
+use crm::{Connector, FieldSource, Grant};
+use process::settings::{self, AuthType};
+use secrecy::ExposeSecret;
+
+/// Chooses by which grant tokens are minted, or says why the connector does not go with this type.
+pub fn choose_grant(connector: &mut Connector, auth_type: AuthType) -> Result<(), String> {
+    let (word, wanted) = match auth_type {
+        // The file's first grant that mints, if any: the fields decide.
+        AuthType::None | AuthType::Custom => return Ok(()),
+        AuthType::OAuth2 => ("oauth2", Grant::Code),
+        AuthType::OAuth2Password => ("oauth2_password", Grant::Password),
+        AuthType::OAuth2ClientCredentials => ("oauth2_client_credentials", Grant::ClientCredentials),
+    };
+    let Some(grants) = connector.grants() else {
+        return Err(format!(
+            "auth_type = \"{word}\" needs a connector with auth kind \"oauth2\"; this one has another"
+        ));
+    };
+    if !grants.contains(&wanted) {
+        let offered: Vec<&str> = grants.iter().map(|grant| grant.as_str()).collect();
+        return Err(format!(
+            "auth_type = \"{word}\" needs the grant {}; the connector has: {}",
+            wanted.as_str(),
+            offered.join(", ")
+        ));
+    }
+    connector.set_minting(wanted.mints().then_some(wanted));
+    Ok(())
+}
+
+/// The credentials of the settings, where Talkdesk sends none.
+pub fn credentials(
+    connector: &Connector,
+    settings: &settings::Integration,
+    problems: &mut Vec<String>,
+) -> Option<BTreeMap<String, String>> {
+    let given: BTreeMap<String, String> = settings
+        .credentials
+        .iter()
+        .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    if settings.auth_type != AuthType::None {
+        if !given.is_empty() {
+            problems.push("credentials are for auth_type = \"none\" only: here Talkdesk sends them".to_owned());
+        }
+        return None;
+    }
+    let known: Vec<&str> = connector
+        .fields()
+        .iter()
+        .filter(|(_, field)| field.source == FieldSource::Auth)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    for name in given.keys().filter(|name| !known.contains(&name.as_str())) {
+        problems.push(format!(
+            "credentials.{name} is not a field that the connector takes (it takes: {})",
+            known.join(", ")
+        ));
+    }
+    if let Some(missing) = connector.missing_field(&given) {
+        problems.push(format!(
+            "credentials.{missing} is missing: with auth_type = \"none\" the workers have no other credentials"
+        ));
+    }
+    Some(given)
+}
+
+/// What auth_validation returns comes back in `auth` of every call: it must be something that was learned.
+pub fn check_return_fields(connector: &Connector, fields: &[String], problems: &mut Vec<String>) {
+    for field in fields {
+        if !connector.learned_names().any(|name| name == field) {
+            let known: Vec<&str> = connector.learned_names().collect();
+            let known = if known.is_empty() {
+                "nothing".to_owned()
+            } else {
+                known.join(", ")
+            };
+            problems.push(format!(
+                "return_fields names {field:?}, which the connector's check does not learn (it learns: {known})"
+            ));
+        }
+    }
+}
