@@ -57,8 +57,8 @@ pub async fn handle(
     let request = ActionRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
     let late = |_| not_started(&integration, None);
-    let known = front.identify(&integration, &auth, Proof::Young, std::future::ready);
-    let (account, _) = timeout_at(deadline, known).await.map_err(late)??;
+    let known = front.identify(&integration, &auth, Proof::Young);
+    let account = timeout_at(deadline, known).await.map_err(late)??;
     let deed = timeout_at(deadline, front.deed(&integration, &account, &address.name, &request))
         .await
         .map_err(late)??;

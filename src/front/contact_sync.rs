@@ -12,6 +12,7 @@ use contacts::accounts::Account;
 use contacts::ports::{Head, Page, Slice, StoreErrorKind, StoreResult};
 use contacts::reading::{self, Answer, Plan};
 use contacts::token::{Checkpoint, CheckpointText, Offset, TokenError};
+use contacts::work::{Failure, Park};
 use contacts::{AccountId, ErrorKind, Fence, Generation, Kind, Micros, Position, Stream};
 use process::settings::ColdAnswer;
 use rand::Rng;
@@ -26,7 +27,7 @@ use crate::integrations::Integration;
 /// Reads in a row that passed over everything they saw (a resend) before the page goes out empty, with an offset.
 const READS: usize = 40;
 /// How often the front looks whether a growing snapshot has something new.
-const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+pub(super) const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
 
 /// What a page is made of, read while the account is looked up.
 struct Ahead {
@@ -250,30 +251,40 @@ impl Front {
     /// While a cold account waits, the build's last error is its answer.
     async fn pass_on_build_error(&self, integration: &Integration, account: &Account) -> ApiResult<()> {
         let work = contacts::work::load(&*self.store, &account.id).await?;
-        let now = self.clock.now();
-        if let Some(park) = &work.park {
-            return Err(ApiError::crm(ErrorKind::Credentials, &integration.title, now).cause(park.message.clone()));
-        }
-        let Some(failure) = work.tasks.get(&Kind::Full).and_then(|task| task.last_error.as_ref()) else {
-            return Ok(());
-        };
-        let until = failure.again.unwrap_or(now);
-        let kind = match failure.kind.as_str() {
-            "throttled" => ErrorKind::Throttled { until },
-            "quota" => ErrorKind::Quota { until },
-            "no_budget" => return Ok(()),
-            "timeout" => ErrorKind::Timeout,
-            "unavailable" => ErrorKind::Unavailable,
-            "host_refused" => ErrorKind::HostRefused,
-            "store_down" => return Ok(()),
-            _ => ErrorKind::BadReply,
-        };
-        let mut error = ApiError::crm(kind, &integration.title, now).cause(failure.message.clone());
-        if let Some(again) = failure.again {
-            error = error.retry_after(again.since(now).max(Duration::from_secs(1)));
-        }
-        Err(error)
+        let failure = work.tasks.get(&Kind::Full).and_then(|task| task.last_error.as_ref());
+        build_error(integration, work.park.as_ref(), failure, self.clock.now())
     }
+}
+
+/// What a build's last error, or the park of its account, is to Talkdesk. `Ok`: nothing that it need know.
+pub(super) fn build_error(
+    integration: &Integration,
+    park: Option<&Park>,
+    failure: Option<&Failure>,
+    now: Micros,
+) -> ApiResult<()> {
+    if let Some(park) = park {
+        return Err(ApiError::crm(ErrorKind::Credentials, &integration.title, now).cause(park.message.clone()));
+    }
+    let Some(failure) = failure else {
+        return Ok(());
+    };
+    let until = failure.again.unwrap_or(now);
+    let kind = match failure.kind.as_str() {
+        "throttled" => ErrorKind::Throttled { until },
+        "quota" => ErrorKind::Quota { until },
+        "no_budget" => return Ok(()),
+        "timeout" => ErrorKind::Timeout,
+        "unavailable" => ErrorKind::Unavailable,
+        "host_refused" => ErrorKind::HostRefused,
+        "store_down" => return Ok(()),
+        _ => ErrorKind::BadReply,
+    };
+    let mut error = ApiError::crm(kind, &integration.title, now).cause(failure.message.clone());
+    if let Some(again) = failure.again {
+        error = error.retry_after(again.since(now).max(Duration::from_secs(1)));
+    }
+    Err(error)
 }
 
 /// Stands for the snapshot that a worker has not opened yet: no generation, nothing in it, not ready.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use contacts::accounts::{self, Account, Refusal, Sealed};
 use contacts::keys::{Fingerprint, Identity};
 use contacts::ledger::Class;
-use contacts::{AccountId, ErrorKind, Kind, Lane, Stream};
+use contacts::{AccountId, ErrorKind, Kind, Lane};
 use parking_lot::Mutex;
 
 use super::Front;
@@ -253,6 +253,9 @@ impl Front {
             self.poll_behind(&id).await?;
         }
         self.ensure_building(&account).await?;
+        if integration.connector.has_agents() {
+            self.ensure_read(&account, Kind::Agents).await?;
+        }
         Ok(account)
     }
 
@@ -264,32 +267,32 @@ impl Front {
 
     /// Sees to it that an account without a complete snapshot is being built.
     pub async fn ensure_building(&self, account: &Account) -> ApiResult<()> {
+        self.ensure_read(account, Kind::Full).await
+    }
+
+    /// Sees to it that a snapshot that was never complete is being read by this kind of work.
+    pub(super) async fn ensure_read(&self, account: &Account, kind: Kind) -> ApiResult<()> {
         let ready = self
             .store
-            .head(&account.id, Stream::Contacts)
+            .head(&account.id, kind.stream())
             .await?
             .is_some_and(|head| head.ready);
         if !ready {
             let work = contacts::work::load(&*self.store, &account.id).await?;
-            let started = work.tasks.get(&Kind::Full).is_some_and(|task| task.due.is_some());
+            let started = work.tasks.get(&kind).is_some_and(|task| task.due.is_some());
             if !started
                 || work
-                    .look_at(Kind::Full, &self.requests.times())
+                    .look_at(kind, &self.requests.times())
                     .is_some_and(|at| at <= self.clock.now())
             {
-                self.asked(
-                    self.requests
-                        .ring(&account.id, Kind::Full, Lane::Build, None)
-                        .await
-                        .map(drop),
-                )?;
+                self.asked(self.requests.ring(&account.id, kind, Lane::Build, None).await.map(drop))?;
             }
         }
         Ok(())
     }
 
     /// A queue that does not answer does not fail a read: the store has the work, and the sweep rings.
-    fn asked(&self, result: Result<(), worker::requests::RequestError>) -> ApiResult<()> {
+    pub(super) fn asked(&self, result: Result<(), worker::requests::RequestError>) -> ApiResult<()> {
         match result {
             Ok(()) => Ok(()),
             Err(worker::requests::RequestError::Queue(error)) => {

@@ -40,8 +40,8 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     let request = InteractionRequest::parse(&bytes)?;
     let auth = integration.auth(&request.auth);
     let late = |_| late(&integration);
-    let known = front.identify(&integration, &auth, Proof::Young, std::future::ready);
-    let (account, _) = timeout_at(deadline, known).await.map_err(late)??;
+    let known = front.identify(&integration, &auth, Proof::Young);
+    let account = timeout_at(deadline, known).await.map_err(late)??;
     let people = timeout_at(deadline, front.people(&integration, &account, &request))
         .await
         .map_err(late)??;

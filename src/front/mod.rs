@@ -1,6 +1,7 @@
 //! The HTTP front: Talkdesk's endpoints and the CRMs' webhooks.
 
 mod actions;
+mod agent_sync;
 mod auth_validation;
 mod body;
 mod contact_sync;
@@ -147,6 +148,7 @@ pub fn router(front: Arc<Front>) -> Router {
     let talkdesk = Router::new()
         .route("/contact_sync", post(contact_sync::handle))
         .route("/const_sync", post(contact_sync::handle))
+        .route("/agent_sync", post(agent_sync::handle))
         .route("/auth_validation", post(auth_validation::handle))
         .route("/interaction_update", post(interactions::handle))
         .route("/actions/{name}", post(actions::handle));

@@ -224,12 +224,14 @@ fn fields(kind: AuthType, settings: &settings::Integration, connector: &Connecto
         .fields()
         .iter()
         .filter(|(_, field)| field.source == FieldSource::Auth)
+        // One file may offer several grants; what only another one asks for is not asked for here.
+        .filter(|(name, _)| !oauth || kind.mandatory_fields().contains(&name.as_str()) || !is_of_a_grant(name))
         .collect();
     known.sort_by_key(|(_, field)| field.at);
     let mut fields: Vec<AuthField> = known
         .into_iter()
         .map(|(name, field)| {
-            let supplied = field.oauth || (oauth && matches!(name.as_str(), "access_token" | "refresh_token"));
+            let supplied = field.oauth || (oauth && connector.token_fields().contains(name));
             let needed = kind.mandatory_fields().contains(&name.as_str());
             // What auth_validation returns for Talkdesk to keep has to be configured, too, but nobody fills it in.
             let hint = field.role == Some(Role::Ignored);
@@ -259,7 +261,29 @@ fn fields(kind: AuthType, settings: &settings::Integration, connector: &Connecto
         }
     }
     fields.extend(bridge_key(settings));
+    for name in &settings.return_fields {
+        if fields.iter().all(|field| field.field_name != *name) {
+            fields.push(AuthField {
+                field_name: name.clone(),
+                display: spoken(name),
+                mandatory: false,
+                kind: Obtained::Input,
+                store: true,
+                help: Some("Leave it empty: the bridge fills it in when the credentials are validated".to_owned()),
+                format: None,
+            });
+        }
+    }
     fields
+}
+
+fn is_of_a_grant(name: &str) -> bool {
+    let grants = [
+        AuthType::OAuth2,
+        AuthType::OAuth2Password,
+        AuthType::OAuth2ClientCredentials,
+    ];
+    grants.iter().any(|kind| kind.mandatory_fields().contains(&name))
 }
 
 /// The field in which Talkdesk sends the bridge's own secret, if there is one.

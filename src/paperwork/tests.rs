@@ -179,30 +179,60 @@ fn an_unknown_integration_names_the_known_ones() {
 }
 
 #[test]
-fn grants_ask_for_the_fields_that_talkdesk_needs() {
+fn each_grant_asks_for_its_own_fields_and_for_those_that_talkdesk_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = crm::Connector::shipped("demo").unwrap();
+    let (before, after) = shipped
+        .split_once("kind  = \"bearer\"\ntoken = \"${conn.token}\"\n")
+        .unwrap();
+    let fields = "[connection.fields]\naccess_token = { type = \"secret\" }\nclient_id = { type = \"string\", role = \"ignored\" }\n\
+                  client_secret = { type = \"secret\" }\nusername = { type = \"string\", role = \"principal\" }\n\
+                  password = { type = \"secret\" }\n";
+    let before = before.replace("[connection.fields]\n", fields);
+    let auth = "kind = \"oauth2\"\ngrants = [\"code\", \"password\"]\ntoken_fields = [\"access_token\"]\n\
+                token_url = \"${conn.base_url}/token\"\n";
+    std::fs::write(folder.path().join("crm.toml"), format!("{before}{auth}{after}")).unwrap();
+    let names = |kind: &str| -> Vec<String> {
+        let text = DEMO.replace(
+            "connector = \"demo\"",
+            &format!("auth_type = \"{kind}\"\nconnector = \"crm.toml\""),
+        );
+        let described = describe("demo", &settings(&text), folder.path(), None);
+        let it = described
+            .unwrap_or_else(|problems| panic!("{problems:#?}"))
+            .configuration
+            .integration;
+        let fields = it.authentication_configuration.iter();
+        fields
+            .map(|field| format!("{} {}", field.field_name, field.kind.as_str()))
+            .collect()
+    };
+    assert_eq!(
+        names("oauth2"),
+        [
+            "access_token oauth",
+            "client_id input",
+            "client_secret input",
+            "account input",
+            "token input",
+            "site input",
+            "authorization_url input",
+            "access_token_url input"
+        ]
+    );
+    assert!(names("oauth2_password").contains(&"username input".to_owned()));
+}
+
+#[test]
+fn what_the_bridge_returns_is_configured_too() {
     let it = described(
         "demo",
-        &DEMO.replace("connector =", "auth_type = \"oauth2\"\nconnector ="),
+        &DEMO.replace("connector =", "return_fields = [\"region\"]\nconnector ="),
     )
     .configuration
     .integration;
-    let names: Vec<&str> = it
-        .authentication_configuration
-        .iter()
-        .map(|field| field.field_name.as_str())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "account",
-            "token",
-            "site",
-            "client_id",
-            "client_secret",
-            "authorization_url",
-            "access_token_url"
-        ]
-    );
+    let last = it.authentication_configuration.last().unwrap();
+    assert!(last.field_name == "region" && !last.mandatory && last.store);
 }
 
 #[test]

@@ -63,6 +63,9 @@ pub struct Args {
     /// The run has a budget of its own: its few calls come on top of those of a bridge that is running.
     #[arg(long = "auth", value_name = "KEY=VALUE", group = "source")]
     auth: Vec<Typed>,
+    /// Live run against the configured CRM without credentials in the calls, for integrations of the type none
+    #[arg(long, group = "source")]
+    live: bool,
     /// Live run against a made-up CRM, for integrations with the connector "demo"
     #[arg(long, group = "source")]
     fake: bool,
@@ -73,10 +76,10 @@ pub struct Args {
     #[arg(long, group = "source")]
     no_examples: bool,
     /// Execute each action once in the live run, although that writes into the CRM (--fake always does)
-    #[arg(long, requires = "auth")]
+    #[arg(long, conflicts_with_all = ["fake", "examples", "no_examples"])]
     run_actions: bool,
     /// Show people as the CRM has them, instead of their shapes (Ixxx Mxxxxxxxx)
-    #[arg(long, requires = "auth")]
+    #[arg(long, conflicts_with_all = ["fake", "examples", "no_examples"])]
     show_people: bool,
     /// Keep the examples as files, masked, to edit them and use them again
     #[arg(long, value_name = "DIR")]
@@ -189,9 +192,10 @@ fn prepare(args: &Args, settings: &Settings, folder: &Path) -> Result<Prepared, 
     let Some(integration) = settings.integrations.get(&args.name) else {
         return Err(Failure::Usage(problems));
     };
-    let sources = args.fake || args.no_examples || !args.auth.is_empty() || args.examples.is_some();
+    let sources = args.fake || args.live || args.no_examples || !args.auth.is_empty() || args.examples.is_some();
     if !sources {
-        let how = "the examples' source is missing: --auth KEY=VALUE …, --fake, --examples DIR or --no-examples";
+        let how =
+            "the examples' source is missing: --auth KEY=VALUE …, --live, --fake, --examples DIR or --no-examples";
         problems.push(how.to_owned());
     }
     if args.fake && integration.connector != live::FAKE {
@@ -394,7 +398,7 @@ async fn examples(
     }
     examples.each_body(|body| secrets.extend(secret_values(body, &described.secret_fields)));
     examples.each_body(|body| mask::secrets(body, &secrets));
-    if !args.auth.is_empty() && !args.show_people {
+    if (args.live || !args.auth.is_empty()) && !args.show_people {
         examples.each_body(mask::people);
     }
     examples.cut();
