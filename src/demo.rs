@@ -1,5 +1,6 @@
 //! `snapbridge demo`: the whole story on one machine. A fake CRM behind a rate limit, the bridge in one process, and the
-//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync, actions.
+//! player in Talkdesk's place: activate, sync while the build runs, edit at the CRM, webhook, incremental sync, agents,
+//! actions.
 
 mod compare;
 mod operations;
@@ -17,7 +18,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use process::settings::{Settings, Source};
 use process::telemetry::{self, Metrics};
 use serde_json::{Value, json};
-use talkdesk::player::{Player, PlayerState, RunSummary};
+use talkdesk::player::{AgentsRun, Player, PlayerState, RunSummary};
+use talkdesk::wire::Auth;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -162,8 +164,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         narrator.result(&report);
     }
-    if report.missing > 0 {
-        bail!("Talkdesk's side does not hold every contact of the CRM in its newest version");
+    if report.missing > 0 || report.agents == 0 || report.agents_wrong > 0 {
+        bail!("Talkdesk's side does not hold every contact and every agent of the CRM in its newest version");
     }
     if !good {
         bail!("not every action was done once and seen: {}", report.operations);
@@ -267,21 +269,30 @@ impl Play<'_> {
         ));
 
         self.narrator
-            .step("5. an agent creates a contact and a ticket, logs a call, and looks at the contact");
+            .step("5. Talkdesk asks who works there (agent_sync): the CRM's users, by e-mail address");
+        let agents = self.agents().await?;
+        let wrong = compare::wrong_agents(&agents.agents, &self.crm.users(ACCOUNT));
+        self.narrator
+            .say(&format!("   {} agents in {} pages", agents.agents.len(), agents.pages));
+
+        self.narrator
+            .step("6. an agent creates a contact and a ticket, logs a call, and looks at the contact");
         let operations = self.operate().await?;
         self.narrator.say(&format!("   {operations}"));
         let (late, difference) = self.catch_up(&mut state, &copy, difference).await?;
         later.extend(late);
         let mut runs = vec![first];
         runs.extend(later);
-        Ok(Some(Report::new(
-            &runs,
-            &copy,
-            difference,
-            &self.crm.stats(ACCOUNT),
-            edits,
-            operations,
-        )))
+        let mut report = Report::new(&runs, &copy, difference, &self.crm.stats(ACCOUNT), edits, operations);
+        (report.agents, report.agents_wrong) = (agents.agents.len(), wrong);
+        Ok(Some(report))
+    }
+
+    async fn agents(&self) -> anyhow::Result<AgentsRun> {
+        let url = Url::parse(&format!("{}/{INTEGRATION}/agent_sync", self.bridge))?;
+        let client = talkdesk::player::client(&url)?;
+        let run = Player::new(url, auth(), client).agents().await;
+        run.context("Talkdesk's agent sync")
     }
 
     async fn activate(&self) -> anyhow::Result<()> {
@@ -301,15 +312,10 @@ impl Play<'_> {
 
     async fn sync(&self, state: &mut PlayerState, copy: &Copy) -> anyhow::Result<RunSummary> {
         let url = Url::parse(&format!("{}/{INTEGRATION}/contact_sync", self.bridge))?;
-        let auth = [("account", ACCOUNT), ("token", TOKEN)];
-        let auth = auth
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
         let client = talkdesk::player::client(&url)?;
         let bar = self.bar(state.checkpoint.is_none());
         let shown = bar.clone();
-        let mut player = Player::new(url, auth, client)
+        let mut player = Player::new(url, auth(), client)
             .on_progress(move |progress| shown.set_position(progress.contacts))
             .out(copy.writer());
         let summary = player.run(state).await;
@@ -350,6 +356,15 @@ impl Play<'_> {
     }
 }
 
+/// The credentials that Talkdesk's side holds.
+fn auth() -> Auth {
+    let fields = [("account", ACCOUNT), ("token", TOKEN)];
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
 fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
     let body = |more: Value| {
         let mut body = json!({"auth": {"account": ACCOUNT, "token": TOKEN}});
@@ -364,6 +379,7 @@ fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
     format!(
         "\nThe bridge stays up; Ctrl-C ends it. Try:\n\
          \x20 curl -s {bridge}/{INTEGRATION}/contact_sync -d '{auth}' | head -c 600\n\
+         \x20 curl -s {bridge}/{INTEGRATION}/agent_sync -d '{auth}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/auth_validation -d '{auth}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/interaction_update -d '{whose}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/actions/create_ticket -d '{ticket}'\n\

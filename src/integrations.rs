@@ -260,6 +260,9 @@ impl Integration {
                     .unwrap_or(all.refresh.reconcile),
                 jitter: all.refresh.jitter,
                 silence: all.refresh.quiet_webhooks,
+                agents: connector
+                    .has_agents()
+                    .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
             mapping: mapping_version(&source),
             connector: Arc::new(connector),

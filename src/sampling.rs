@@ -212,7 +212,7 @@ fn describe() {
     counter!("snapbridge_delivered_total", "Contacts delivered to Talkdesk");
     counter!(
         "snapbridge_held_total",
-        "Contact sync answers that had nothing yet, after the hold"
+        "Answers of a sync that had nothing yet, after the hold"
     );
     counter!(
         "snapbridge_token_failures_total",
@@ -246,6 +246,13 @@ fn describe() {
         "snapbridge_contacts_dropped_total",
         "Contacts that could not be mapped, by reason"
     );
+    counter!("snapbridge_agents_delivered_total", "Agents delivered to Talkdesk");
+    counter!("snapbridge_agents_total", "Agents committed by verdict");
+    counter!(
+        "snapbridge_agents_repaired_total",
+        "Repairs while mapping agents, by reason"
+    );
+    counter!("snapbridge_agents_dropped_total", "Users who are no agents, by reason");
     counter!(
         "snapbridge_deletion_braked_total",
         "Full passes that wanted to delete too much"

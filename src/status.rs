@@ -6,7 +6,7 @@ use std::time::Duration;
 use contacts::accounts::{self, Account};
 use contacts::ports::Head;
 use contacts::queue::Depths;
-use contacts::work::{self, Work, due_index};
+use contacts::work::{self, Failure, Task, Work, due_index};
 use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
 use serde::Serialize;
 
@@ -44,6 +44,8 @@ pub struct AccountStatus {
     pub sentence: String,
     pub contacts: u64,
     pub fresh_seconds: Option<u64>,
+    /// `None`: they were never read whole.
+    pub agents: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -84,7 +86,10 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
         };
         let work = work::load(store, &id).await?;
         let head = store.head(&id, Stream::Contacts).await?;
-        accounts.push(describe(&account, &work, head.as_ref(), now));
+        let mut status = describe(&account, &work, head.as_ref(), now);
+        let agents = store.head(&id, Stream::Agents).await?.filter(|head| head.ready);
+        status.agents = agents.map(|head| head.count);
+        accounts.push(status);
     }
     Ok(Status {
         lanes,
@@ -95,7 +100,10 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
     })
 }
 
-/// One account in one sentence.
+/// How late the agents may be before that is said.
+const AGENTS_LATE: Duration = Duration::from_secs(120);
+
+/// One account in one sentence. What `work` does not tell of the agents is left open.
 pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros) -> AccountStatus {
     let contacts = head.map_or(0, |head| head.count);
     let ready = head.is_some_and(|head| head.ready);
@@ -110,6 +118,7 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
     let failing = work
         .tasks
         .iter()
+        .filter(|(kind, _)| **kind != Kind::Agents)
         .filter_map(|(kind, task)| Some((*kind, task, task.last_error.as_ref()?)))
         .max_by_key(|(_, _, failure)| failure.at);
     let next_poll = work.tasks.get(&Kind::Changes).and_then(|task| task.due);
@@ -130,12 +139,8 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
             },
         )
     } else if let Some((kind, task, failure)) = failing {
-        let next = failure
-            .again
-            .or(task.due)
-            .filter(|at| *at > now)
-            .map_or("soon".to_owned(), within);
-        let waits = matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget");
+        let next = next_try(task, failure, now);
+        let waits = is_wait(failure);
         let state = if waits { State::Waiting } else { State::Failing };
         let what = if waits { "waits" } else { "fails" };
         (
@@ -154,6 +159,13 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         };
         (State::Ready, format!("up to date: {held}; {next}"))
     };
+    let (state, sentence) = match agents_trouble(work, now) {
+        Some((of_agents, clause)) if !work.is_held() => {
+            let fine = matches!(state, State::Ready | State::Refreshing);
+            (if fine { of_agents } else { state }, format!("{sentence}; {clause}"))
+        }
+        _ => (state, sentence),
+    };
     AccountStatus {
         id: account.id.to_string(),
         integration: account.integration.clone(),
@@ -161,7 +173,34 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         sentence,
         contacts,
         fresh_seconds: fresh.map(|fresh| now.since(fresh).as_secs()),
+        agents: None,
     }
+}
+
+/// What is wrong with the agents: they fail, or are late.
+fn agents_trouble(work: &Work, now: Micros) -> Option<(State, String)> {
+    let task = work.tasks.get(&Kind::Agents)?;
+    if let Some(failure) = &task.last_error {
+        let next = next_try(task, failure, now);
+        let (state, what) = match is_wait(failure) {
+            true => (State::Waiting, "wait"),
+            false => (State::Failing, "fail"),
+        };
+        return Some((state, format!("agents {what}: {}; next try {next}", failure.message)));
+    }
+    let late = task.due.map(|due| now.since(due)).filter(|late| *late > AGENTS_LATE)?;
+    let runs = work.agents_lease.as_ref().is_some_and(|lease| lease.until > now);
+    let what = if runs { "have been read" } else { "have been due" };
+    Some((State::Ready, format!("agents {what} for {}", span(late))))
+}
+
+fn next_try(task: &Task, failure: &Failure, now: Micros) -> String {
+    let again = failure.again.or(task.due).filter(|at| *at > now);
+    again.map_or("soon".to_owned(), |at| format!("in {}", span(at.since(now))))
+}
+
+fn is_wait(failure: &Failure) -> bool {
+    matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget")
 }
 
 impl Status {
@@ -222,7 +261,7 @@ mod tests {
 
     use contacts::accounts::Sealed;
     use contacts::keys::Fingerprint;
-    use contacts::work::{Failure, Park, Task};
+    use contacts::work::{Lease, Park};
     use contacts::{Fence, Generation, Position};
 
     use super::*;
@@ -312,5 +351,58 @@ mod tests {
             "stopped: the CRM refused the credentials 2 min ago; waits for Talkdesk to send working ones; 42 contacts as of \
              3 min ago"
         );
+    }
+
+    #[test]
+    fn agents_are_told_of_when_they_fail_or_are_late() {
+        let now = Micros::from_secs(1_180);
+        let say = |agents: Task, lease: Option<Lease>| {
+            let polled = Task {
+                due: Some(Micros::from_secs(1_600)),
+                ..Task::default()
+            };
+            let work = Work {
+                tasks: BTreeMap::from([(Kind::Changes, polled), (Kind::Agents, agents)]),
+                agents_lease: lease,
+                ..Work::default()
+            };
+            let status = describe(&account(), &work, Some(&head(true)), now);
+            (status.state, status.sentence)
+        };
+        let fine = "up to date: 42 contacts as of 3 min ago; next poll in 7 min";
+        let due = |secs| Task {
+            due: Some(Micros::from_secs(secs)),
+            ..Task::default()
+        };
+        for secs in [1_100, 9_000] {
+            assert_eq!(say(due(secs), None), (State::Ready, fine.to_owned()));
+        }
+        assert_eq!(
+            say(due(880), None),
+            (State::Ready, format!("{fine}; agents have been due for 5 min"))
+        );
+        let lease = Lease {
+            owner: "w".into(),
+            fence: Fence(1),
+            kind: Kind::Agents,
+            until: Micros::from_secs(1_200),
+        };
+        assert_eq!(
+            say(due(880), Some(lease)),
+            (State::Ready, format!("{fine}; agents have been read for 5 min"))
+        );
+        for (kind, state, what) in [("rejected", State::Failing, "fail"), ("quota", State::Waiting, "wait")] {
+            let failed = Task {
+                last_error: Some(Failure {
+                    at: Micros::from_secs(1_100),
+                    kind: kind.into(),
+                    message: "not today".into(),
+                    again: None,
+                }),
+                ..due(3_640)
+            };
+            let sentence = format!("{fine}; agents {what}: not today; next try in 41 min");
+            assert_eq!(say(failed, None), (state, sentence));
+        }
     }
 }

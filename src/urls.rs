@@ -9,11 +9,25 @@ use crate::integrations::Integration;
 /// Stands for a path secret, which is not kept.
 const SECRET: &str = "SECRET";
 
-/// Talkdesk's name of each endpoint, and the end of its path.
-pub const ENDPOINTS: &[(&str, &str)] = &[
-    ("auth_validation_endpoint", "auth_validation"),
-    ("contact_synchronization_endpoint", "contact_sync"),
-];
+/// Talkdesk's name of each endpoint that the integration has, and the end of its path.
+fn endpoints(integration: &Integration) -> Vec<(String, String)> {
+    let connector = &integration.connector;
+    let has_interactions = connector.interaction_types().next().is_some();
+    let every = [
+        ("auth_validation_endpoint", "auth_validation", true),
+        ("contact_synchronization_endpoint", "contact_sync", true),
+        ("interaction_retrieval_endpoint", "interaction_update", has_interactions),
+        ("agent_synchronization_endpoint", "agent_sync", connector.has_agents()),
+    ];
+    let endpoints = every.into_iter().filter(|(_, _, has)| *has);
+    let actions = connector
+        .actions()
+        .map(|name| (format!("endpoint of {name}"), format!("actions/{name}")));
+    endpoints
+        .map(|(name, path, _)| (name.to_owned(), path.to_owned()))
+        .chain(actions)
+        .collect()
+}
 
 /// `http.public_url`, without a slash at its end.
 pub fn base(settings: &Settings) -> Option<String> {
@@ -34,9 +48,9 @@ pub fn of(base: &str, integration: &Integration) -> Vec<(String, String)> {
     };
     let mut urls = vec![image("logo", &integration.logo), image("icon", &integration.icon)];
     urls.extend(
-        ENDPOINTS
-            .iter()
-            .map(|(name, path)| ((*name).to_owned(), format!("{calls}/{path}"))),
+        endpoints(integration)
+            .into_iter()
+            .map(|(name, path)| (name, format!("{calls}/{path}"))),
     );
     let hooks = integration.connector.webhook();
     if hooks.is_some_and(|hooks| hooks.is_app_level()) && !integration.app_secrets().is_empty() {

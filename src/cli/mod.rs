@@ -128,6 +128,8 @@ enum TalkdeskCommand {
     /// Reads only, unless --write is given; a few requests carry wrong credentials. Exit code 0: no errors; 1: errors
     /// (with --strict, warnings too); 2: it could not be checked.
     Check(Box<talkdesk::check::Cli>),
+    /// Plays an agent sync and prints the agents, one JSON object per line
+    Agents(talkdesk::player::AgentsCli),
 }
 
 #[derive(Debug, Subcommand)]
@@ -240,6 +242,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Check(args),
         } => check::bridge(*args).await,
+        Command::Talkdesk {
+            command: TalkdeskCommand::Agents(args),
+        } => Ok(talkdesk::player::run_agents(args).await.map_err(anyhow::Error::from)?),
         Command::Connector {
             command: ConnectorCommand::Check { connectors },
         } => check::connectors(&connectors),

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use fake_crm::Row;
+use fake_crm::{Row, User};
 use parking_lot::Mutex;
 use serde::Deserialize;
+use talkdesk::wire::Agent;
 
 /// The contacts Talkdesk holds: the latest delivery of each id.
 #[derive(Clone, Default)]
@@ -52,6 +53,24 @@ impl Copy {
             .count();
         Some(missing).filter(|missing| *missing > 0)
     }
+}
+
+/// How many agents differ from the CRM's users: every active one with an e-mail address, each address once, by name.
+pub fn wrong_agents(agents: &[Agent], users: &[User]) -> usize {
+    let mut wanted: BTreeMap<&str, (&str, String)> = BTreeMap::new();
+    for user in users.iter().filter(|user| user.active) {
+        let Some(email) = &user.email else { continue };
+        let known = wanted.values().any(|(known, _)| known.eq_ignore_ascii_case(email));
+        if !known {
+            wanted.insert(&user.id, (email, format!("{} {}", user.first_name, user.last_name)));
+        }
+    }
+    let right = agents.iter().filter(|agent| {
+        wanted
+            .remove(agent.id.as_str())
+            .is_some_and(|(email, name)| email == agent.email && name == agent.name)
+    });
+    agents.len() - right.count() + wanted.len()
 }
 
 struct Lines {

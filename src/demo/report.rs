@@ -34,6 +34,10 @@ pub struct Report {
     pub crm_calls_over_limit: u64,
     pub webhooks_delivered: u64,
     pub operations: Operations,
+    /// Agents that an agent sync delivered.
+    pub agents: usize,
+    /// Those that are missing, too many, or not as the CRM has them.
+    pub agents_wrong: usize,
 }
 
 impl Narrator {
@@ -92,17 +96,23 @@ impl Report {
             crm_calls_over_limit: crm.over_limit,
             webhooks_delivered: crm.webhooks.delivered,
             operations,
+            agents: 0,
+            agents_wrong: 0,
         }
     }
 
     pub fn is_good(&self) -> bool {
-        self.missing == 0 && self.operations.is_good()
+        self.missing == 0 && self.agents > 0 && self.agents_wrong == 0 && self.operations.is_good()
     }
 
     pub fn text(&self) -> String {
         let verdict = match self.missing {
             0 => "Talkdesk's side holds every contact of the CRM, each in its newest version.".to_owned(),
             missing => format!("{missing} contacts are missing or out of date on Talkdesk's side."),
+        };
+        let wrong = match self.agents_wrong {
+            0 => String::new(),
+            wrong => format!(", and {wrong} of the list are not as the CRM has them"),
         };
         format!(
             "\n{verdict}\n\
@@ -111,7 +121,8 @@ impl Report {
              \x20 calls to the CRM      {}, of which over its limit: {}\n\
              \x20 webhooks delivered    {}\n\
              \x20 edit → Talkdesk       {:.1} s\n\
-             \x20 agent's actions       {}",
+             \x20 agents at Talkdesk    {}{wrong}\n\
+             \x20 an agent's actions    {}",
             self.contacts,
             self.pages,
             self.page_ms_p50,
@@ -120,6 +131,7 @@ impl Report {
             self.crm_calls_over_limit,
             self.webhooks_delivered,
             self.edits_ms as f64 / 1e3,
+            self.agents,
             self.operations,
         )
     }

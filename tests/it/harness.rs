@@ -275,18 +275,17 @@ impl Bridge {
         }
     }
 
-    /// Builds the snapshot of the demo account and waits until its first full pass has ended.
+    /// Builds the snapshots of the demo account and waits until its first passes have ended.
     pub async fn build(&self) -> AccountId {
         let (status, body) = self.validate(auth()).await;
         assert_eq!(status, 200, "{body}");
         let account = self.account().await;
-        until("the first full pass is complete", || async {
+        until("the first passes are complete", || async {
             let work = contacts::work::load(&*self.store, &account)
                 .await
                 .expect("the account's work");
-            work.tasks
-                .get(&contacts::Kind::Full)
-                .is_some_and(|task| task.last_done.is_some())
+            let done = |kind| work.tasks.get(&kind).is_some_and(|task| task.last_done.is_some());
+            done(contacts::Kind::Full) && done(contacts::Kind::Agents)
         })
         .await;
         account

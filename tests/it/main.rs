@@ -4,6 +4,7 @@ mod harness;
 
 mod accounts;
 mod actions;
+mod agents;
 mod architecture;
 mod auth;
 mod bad_input;

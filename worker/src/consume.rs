@@ -257,7 +257,7 @@ async fn run_slice(
     wanted_after: Fence,
     halt: &Halt,
 ) -> (Result<Ended, SliceError>, bool) {
-    let mut slice = match Slice::open(deps, account, fence, &halt.stop).await {
+    let mut slice = match Slice::open(deps, account, kind.stream(), fence, &halt.stop).await {
         Ok(slice) => slice,
         Err(error) => return (Err(error), false),
     };
@@ -297,12 +297,21 @@ async fn finish(
                 Lane::Reconcile,
             )),
             (Kind::Full, Some(_), _) => Some((now.plus(deps.policy.retry.max), Lane::Build)),
+            // Also if they could never be read: Talkdesk's next call asks again.
+            (Kind::Agents, Some(pace), _) => pace
+                .agents
+                .map(|period| (now.plus(jittered(period, pace.jitter, &job.account)), Lane::Reconcile)),
         };
         if let (Kind::Full, true, Some(at)) = (job.kind, ready, poll_at) {
             work.due_at(Kind::Changes, Lane::Refresh, at);
         }
         if left_dirty {
             work.due_at(Kind::Ids, Lane::Refresh, now);
+        }
+        // An account from before its connector had agents.
+        let agents = pace.is_some_and(|pace| pace.agents.is_some());
+        if agents && job.kind != Kind::Agents && work.tasks.get(&Kind::Agents).is_none_or(|task| task.due.is_none()) {
+            work.due_at(Kind::Agents, Lane::Build, now);
         }
         let end = End {
             kind: job.kind,
@@ -331,7 +340,7 @@ fn store_failed(deps: &Deps, job: &Job, error: StoreError) -> Settle {
 async fn bury(deps: &Deps, job: &Job, attempts: u32, reason: &str, detail: String) -> Result<(), StoreError> {
     let dirty = match job.kind {
         Kind::Ids => deps.store.dirty(&job.account, deps.policy.dirty_limit).await?,
-        Kind::Changes | Kind::Full => Vec::new(),
+        Kind::Changes | Kind::Full | Kind::Agents => Vec::new(),
     };
     let letter = DeadLetter {
         id: job.id.clone(),

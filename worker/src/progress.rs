@@ -27,6 +27,9 @@ pub struct Progress {
     /// When the last full pass ended.
     #[serde(default)]
     pub last_full: Micros,
+    /// When that pass began.
+    #[serde(default)]
+    pub last_full_began: Micros,
     /// The fence under which that pass began.
     #[serde(default)]
     pub last_full_fence: Fence,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contacts::Micros;
 use contacts::accounts::Account;
-use crm::{Client, Connector, CrmResult, DeletedPage, IdsPage, Many, Page, Window};
+use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, IdsPage, Many, Page, Window};
 use serde_json::Value;
 
 /// One account's CRM.
@@ -28,6 +28,12 @@ pub trait Source: Send + Sync {
 
     /// A page of the ids of all living contacts.
     async fn ids_page(&self, cursor: Option<&Value>) -> CrmResult<IdsPage>;
+
+    /// A page of the CRM's users.
+    async fn agents_page(&self, cursor: Option<&Value>) -> CrmResult<AgentsPage>;
+
+    /// Asks the CRM whether it takes the credentials at all.
+    async fn check(&self) -> CrmResult<()>;
 
     /// The slice is over: slots that were taken ahead go back.
     async fn rest(&self);
@@ -52,6 +58,8 @@ pub struct Pace {
     pub jitter: f64,
     /// Webhooks that have been silent for this long make polls more frequent.
     pub silence: Duration,
+    /// How often the list of agents is read; `None`: the CRM has none.
+    pub agents: Option<Duration>,
 }
 
 /// What a connector can do and how far it can be trusted.
@@ -73,6 +81,10 @@ pub struct Traits {
     pub deleted_list: bool,
     /// It lists ids of living contacts.
     pub ids_list: bool,
+    /// It lists users.
+    pub agents: bool,
+    /// A user may slip from page to page unseen, so that one list proves nobody's absence.
+    pub agents_may_slip: bool,
 }
 
 impl Traits {
@@ -88,6 +100,8 @@ impl Traits {
             get_many: connector.get_many_max(),
             deleted_list: deletions.list,
             ids_list: deletions.ids,
+            agents: connector.has_agents(),
+            agents_may_slip: connector.agents_may_slip(),
         }
     }
 }
@@ -122,6 +136,14 @@ impl Source for CrmSource {
 
     async fn ids_page(&self, cursor: Option<&Value>) -> CrmResult<IdsPage> {
         self.client.ids_page(cursor).await
+    }
+
+    async fn agents_page(&self, cursor: Option<&Value>) -> CrmResult<AgentsPage> {
+        self.client.agents_page(cursor).await
+    }
+
+    async fn check(&self) -> CrmResult<()> {
+        self.client.check().await.map(drop)
     }
 
     async fn rest(&self) {

@@ -55,6 +55,19 @@ pub struct Agent {
     pub email: String,
 }
 
+impl Agent {
+    /// The finished JSON that pages are put together from.
+    pub fn to_json(&self) -> Vec<u8> {
+        // As with contacts: strings have no way to fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// What two agents may not have in common: Talkdesk knows its own agents by their e-mail address.
+    pub fn email_key(&self) -> String {
+        self.email.to_lowercase()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -182,22 +182,27 @@ pub enum Kind {
     /// Full pass: the first build, later the reconcile.
     #[serde(rename = "contacts.full")]
     Full,
+    /// The whole list of agents.
+    #[serde(rename = "agents")]
+    Agents,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Ids, Kind::Changes, Kind::Full];
+    pub const ALL: [Kind; 4] = [Kind::Ids, Kind::Changes, Kind::Full, Kind::Agents];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Ids => "contacts.ids",
             Kind::Changes => "contacts.changes",
             Kind::Full => "contacts.full",
+            Kind::Agents => "agents",
         }
     }
 
     pub fn stream(self) -> Stream {
         match self {
             Kind::Ids | Kind::Changes | Kind::Full => Stream::Contacts,
+            Kind::Agents => Stream::Agents,
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod contact;
 pub mod ids;
 pub mod record;
 
+pub mod agents;
 pub mod keys;
 pub mod reading;
 pub mod token;

@@ -9,9 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{AccountId, JobId, Kind, Lane};
 use crate::time::Micros;
 
-/// The version of [`Job`] this build writes. A body of a newer version is put off, never dropped: during a rolling
-/// deploy old and new processes share the queue.
-pub const JOB_VERSION: u32 = 1;
+/// The newest version of [`Job`] this build reads. A body of a newer version is put off, never dropped: during a rolling
+/// deploy old and new processes share the queue. A body carries the oldest version that reads it ([`body_version`]).
+pub const JOB_VERSION: u32 = 2;
+
+/// The first version that knows the kind: to an older process its jobs are those of a newer version, not broken ones.
+pub fn body_version(kind: Kind) -> u32 {
+    match kind {
+        Kind::Ids | Kind::Changes | Kind::Full => 1,
+        Kind::Agents => 2,
+    }
+}
 
 /// A job's body. Holds no ids, credentials or contact data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,8 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_that_came_later_has_the_body_version_it_came_with() {
+        let body = br#"{"v":2,"id":"00","kind":"agents","account":"abcdefghijklmnopqrstuvwx23","lane":"build","attempt":1,"at":5}"#;
+        let job = Job::read(body).unwrap();
+        assert_eq!((job.kind, job.v), (Kind::Agents, body_version(Kind::Agents)));
+        assert_eq!(job.to_json(), body);
+    }
+
+    #[test]
     fn newer_and_broken_bodies_are_told_apart() {
-        assert_eq!(Job::read(br#"{"v":2,"shape":"new"}"#), Err(Unreadable::Newer(2)));
+        assert_eq!(Job::read(br#"{"v":3,"shape":"new"}"#), Err(Unreadable::Newer(3)));
         for body in [&b""[..], b"{}", b"{\"v\":1}", b"\xff", b"[]"] {
             assert!(matches!(Job::read(body), Err(Unreadable::Broken(_))), "{body:?}");
         }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::docs::{self, Change};
-use crate::ids::{AccountId, Fence, JobId, Kind, Lane};
+use crate::ids::{AccountId, Fence, JobId, Kind, Lane, Stream};
 use crate::outcome::Outcome;
 use crate::ports::{DocKey, DocKind, Documents, IndexChange, StoreResult};
-use crate::queue::{JOB_VERSION, Job};
+use crate::queue::{Job, body_version};
 use crate::time::Micros;
 
 /// Index of when the sweep must look at a task. Members: `account|kind`.
@@ -55,9 +55,13 @@ impl Default for WorkTimes {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
+    /// Who refreshes the contacts.
     #[serde(default)]
     pub lease: Option<Lease>,
-    /// The highest fencing token ever given.
+    /// Who refreshes the agents. Streams share nothing but the fences, so a build of hours keeps no agent waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents_lease: Option<Lease>,
+    /// The highest fencing token ever given, whatever the stream.
     #[serde(default)]
     pub fence: u64,
     #[serde(default)]
@@ -290,8 +294,7 @@ impl Work {
     pub fn begin(&mut self, kind: Kind, job: &JobId, owner: &str, now: Micros, times: &WorkTimes) -> Begin {
         let held = self.is_held();
         let busy = self
-            .lease
-            .as_ref()
+            .lease_of(kind)
             .filter(|lease| lease.until > now)
             .map(|lease| lease.until);
         let Some(task) = self.tasks.get_mut(&kind) else {
@@ -319,7 +322,7 @@ impl Work {
         let fence = Fence(self.fence);
         let failed = task.failed;
         let wanted_after = task.asked.max(task.done);
-        self.lease = Some(Lease {
+        *self.lease_slot(kind) = Some(Lease {
             owner: owner.to_owned(),
             fence,
             kind,
@@ -335,26 +338,28 @@ impl Work {
     /// The holder goes on.
     pub fn renew(&mut self, fence: Fence, now: Micros, times: &WorkTimes) -> Renewed {
         let held = self.is_held();
-        match &mut self.lease {
-            Some(lease) if lease.fence == fence => {
+        let mut leases = [&mut self.lease, &mut self.agents_lease].into_iter().flatten();
+        match leases.find(|lease| lease.fence == fence) {
+            Some(lease) => {
                 lease.until = now.plus(times.lease);
                 if held { Renewed::Stop } else { Renewed::Kept }
             }
-            _ => Renewed::Lost,
+            None => Renewed::Lost,
         }
     }
 
     /// The holder ends its slice and lets go of the lease.
     pub fn finish(&mut self, account: &AccountId, end: End<'_>, now: Micros) -> Finished {
-        if self.lease.as_ref().is_none_or(|lease| lease.fence != end.fence) {
+        if self.lease_of(end.kind).is_none_or(|lease| lease.fence != end.fence) {
             return Finished::Lost;
         }
-        self.lease = None;
+        *self.lease_slot(end.kind) = None;
         let held = self.is_held();
         let turned_away = self
             .tasks
-            .values()
-            .any(|task| task.marker.as_ref().is_some_and(|marker| marker.turned_away));
+            .iter()
+            .filter(|(kind, _)| kind.stream() == end.kind.stream())
+            .any(|(_, task)| task.marker.as_ref().is_some_and(|marker| marker.turned_away));
         let task = self.tasks.entry(end.kind).or_default();
         // A marker now means: rung during the slice, so there is another round whatever came of this one.
         let rung = task.marker.as_ref().map(|marker| marker.since);
@@ -494,10 +499,34 @@ impl Work {
         if let Some(marker) = &task.marker {
             at = at.max(marker.since.plus(times.marker));
         }
-        if let Some(lease) = self.lease.as_ref().filter(|lease| lease.kind == kind) {
+        if let Some(lease) = self.lease_of(kind).filter(|lease| lease.kind == kind) {
             at = at.max(lease.until);
         }
         Some(at)
+    }
+
+    /// A job of this kind waits, or a worker has it in hand.
+    pub fn is_under_way(&self, kind: Kind, now: Micros) -> bool {
+        let waits = self.tasks.get(&kind).is_some_and(|task| task.marker.is_some());
+        let runs = self
+            .lease_of(kind)
+            .is_some_and(|lease| lease.kind == kind && lease.until > now);
+        waits || runs
+    }
+
+    /// The lease that work of this kind needs.
+    pub fn lease_of(&self, kind: Kind) -> Option<&Lease> {
+        match kind.stream() {
+            Stream::Contacts => self.lease.as_ref(),
+            Stream::Agents => self.agents_lease.as_ref(),
+        }
+    }
+
+    fn lease_slot(&mut self, kind: Kind) -> &mut Option<Lease> {
+        match kind.stream() {
+            Stream::Contacts => &mut self.lease,
+            Stream::Agents => &mut self.agents_lease,
+        }
     }
 
     fn index(&self, account: &AccountId, times: &WorkTimes) -> BTreeMap<(String, String), Micros> {
@@ -539,7 +568,7 @@ impl Task {
 
     fn job(&self, account: &AccountId, kind: Kind, id: JobId, now: Micros) -> Job {
         Job {
-            v: JOB_VERSION,
+            v: body_version(kind),
             id,
             kind,
             account: account.clone(),

@@ -250,6 +250,18 @@ impl Connector {
         self.spec.actions.iter().find(|action| action.name == name)
     }
 
+    /// Whether a user can slip from one page of the list to another while it is read: pages are counted, or named by URLs
+    /// of which nobody knows what they count. Then one list is no proof that a user is gone.
+    pub fn agents_may_slip(&self) -> bool {
+        use spec::PagingKind::{LinkHeader, NextUrl, Offset, Page};
+        self.spec.agents.as_ref().is_some_and(|agents| {
+            matches!(
+                agents.page.kind,
+                Page { .. } | Offset { .. } | NextUrl { .. } | LinkHeader
+            )
+        })
+    }
+
     pub fn webhook(&self) -> Option<Hooks<'_>> {
         self.spec.webhook.as_ref().map(|spec| Hooks { spec })
     }

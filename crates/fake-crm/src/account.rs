@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::AccountOptions;
 use crate::clock;
-use crate::data::{self, User};
+use crate::data::{self, User, UserFields};
 use crate::history::NEVER;
 use crate::knobs::Knobs;
 use crate::oauth::OauthServer;
@@ -48,10 +48,23 @@ pub(crate) struct State {
     wake: Arc<Notify>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct UserRecord {
     pub revision: u32,
     pub active: bool,
+    pub deleted: bool,
+    pub fields: UserFields,
+}
+
+impl UserRecord {
+    pub(crate) fn new() -> UserRecord {
+        UserRecord {
+            revision: 0,
+            active: true,
+            deleted: false,
+            fields: UserFields::default(),
+        }
+    }
 }
 
 /// Stamps and visibility of the rows of one control call.
@@ -79,13 +92,7 @@ impl Account {
         let wake = Arc::<Notify>::default();
         let state = State {
             contacts: Contacts::new(seed, options.contacts as u64),
-            users: vec![
-                UserRecord {
-                    revision: 0,
-                    active: true
-                };
-                options.users
-            ],
+            users: vec![UserRecord::new(); options.users],
             tokens: vec![options.token],
             issuer: None,
             viewer: None,
@@ -189,14 +196,16 @@ impl State {
         }
     }
 
+    /// `None` where there is none (any more).
     pub(crate) fn user(&self, ordinal: usize) -> Option<User> {
         let record = self.users.get(ordinal.checked_sub(1)?)?;
-        Some(data::user(
-            self.contacts.seed,
-            ordinal as u64,
-            record.revision,
-            record.active,
-        ))
+        let seed = self.contacts.seed;
+        let user = data::user(seed, ordinal as u64, record.revision, record.active, &record.fields);
+        Some(user).filter(|_| !record.deleted)
+    }
+
+    pub(crate) fn users(&self) -> impl Iterator<Item = User> {
+        (1..=self.users.len()).filter_map(|ordinal| self.user(ordinal))
     }
 
     /// `stamp_ms` replaces the CRM's clock; `one_stamp` gives all rows the same stamp whatever the knobs say.

@@ -223,7 +223,7 @@ fn me(state: &State, account: &str) -> serde_json::Value {
     let own = state.knobs.own_contacts && state.viewer.is_some();
     serde_json::json!({
         "account": {"id": account, "name": format!("Fake CRM of {account}")},
-        "user": {"id": format!("u-{ordinal}"), "email": user.map(|user| user.email)},
+        "user": {"id": format!("u-{ordinal}"), "email": user.and_then(|user| user.email)},
         "visibility": if own { "own" } else { "all" },
     })
 }
@@ -422,12 +422,9 @@ fn users(state: &mut State, query: &UsersQuery) -> Result<Page<User>, ApiError> 
             .parse()
             .map_err(|_| bad("`after` is broken"))?,
     };
-    let results: Vec<User> = (after.saturating_add(1)..)
-        .map_while(|ordinal| state.user(ordinal))
-        .take(limit)
-        .collect();
-    let last = after + results.len();
-    let next = (last < state.users.len()).then(|| last.to_string());
+    let mut rest = (after.saturating_add(1)..=state.users.len()).filter_map(|at| Some((at, state.user(at)?)));
+    let (places, results): (Vec<usize>, Vec<User>) = rest.by_ref().take(limit).unzip();
+    let next = rest.next().and(places.last()).map(usize::to_string);
     let paging = paging(state, "users", query.after.as_deref(), next, "0");
     Ok(Page { results, paging })
 }

@@ -1,12 +1,13 @@
 //! What a test or a person does to the CRM, in process or through `POST /_control`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::data::Fields;
+use crate::data::{Fields, UserFields};
 use crate::history::Edit;
 use crate::knobs::Knobs;
 use crate::webhooks::Webhook;
@@ -85,8 +86,12 @@ pub struct Users {
     pub add: usize,
     /// Ids (`u-3`) that get another name.
     pub edit: Vec<String>,
+    /// The given values, by id.
+    pub set: BTreeMap<String, UserFields>,
     pub deactivate: Vec<String>,
     pub activate: Vec<String>,
+    /// For good.
+    pub delete: Vec<String>,
 }
 
 /// What came of a [`Control`].
@@ -276,6 +281,10 @@ impl Control {
 
     pub fn webhook(account: &str, webhook: Option<Webhook>) -> Control {
         Control::new(account, Action::Webhook(webhook))
+    }
+
+    pub fn users(account: &str, users: Users) -> Control {
+        Control::new(account, Action::Users(users))
     }
 
     pub fn reset(account: &str) -> Control {

@@ -90,8 +90,30 @@ pub struct User {
     pub id: String,
     pub first_name: String,
     pub last_name: String,
-    pub email: String,
+    pub email: Option<String>,
     pub active: bool,
+}
+
+/// What a control call says of a user instead of the generated values. What is `None` stays as it was; an empty `email`
+/// is shown as null.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+impl UserFields {
+    pub(crate) fn lay_over(&mut self, newer: &UserFields) {
+        macro_rules! take {
+            ($($field:ident),*) => { $( if newer.$field.is_some() { self.$field = newer.$field.clone(); } )* };
+        }
+        take!(first_name, last_name, email);
+    }
 }
 
 /// A ticket of a contact as the API shows it.
@@ -190,18 +212,21 @@ pub(crate) fn percentile(seed: u64, id: u64) -> u8 {
     Rng::of(seed, Purpose::Share, id).below(100) as u8
 }
 
-pub(crate) fn user(seed: u64, ordinal: u64, revision: u32, active: bool) -> User {
+pub(crate) fn user(seed: u64, ordinal: u64, revision: u32, active: bool, fields: &UserFields) -> User {
     let rng = &mut Rng::of(seed, Purpose::User, ordinal);
     let (first, first_ascii) = *rng.pick(FIRST_NAMES);
     let (last, last_ascii) = *rng.pick(LAST_NAMES);
+    let email = format!("{first_ascii}.{last_ascii}.{ordinal}@staff.example").to_lowercase();
+    let or = |set: &Option<String>, generated: &str| set.clone().unwrap_or_else(|| generated.to_owned());
+    let last = or(&fields.last_name, last);
     User {
         id: format!("u-{ordinal}"),
-        first_name: first.to_owned(),
+        first_name: or(&fields.first_name, first),
         last_name: match revision {
-            0 => last.to_owned(),
+            0 => last,
             n => format!("{last} (rev {n})"),
         },
-        email: format!("{first_ascii}.{last_ascii}.{ordinal}@staff.example").to_lowercase(),
+        email: Some(or(&fields.email, &email)).filter(|email| !email.is_empty()),
         active,
     }
 }

@@ -159,24 +159,30 @@ fn merge_contacts(state: &mut State, merge: &Merge) -> Result<(), Refusal> {
 
 fn change_users(state: &mut State, users: &Users) -> Result<(), Refusal> {
     let mut changed = state.users.clone();
+    for (id, fields) in &users.set {
+        existing_user(&mut changed, id)?.fields.lay_over(fields);
+    }
     let mut change = |ids: &[String], edit: fn(&mut UserRecord)| {
         for id in ids {
-            let ordinal = id.strip_prefix("u-").and_then(|number| number.parse::<usize>().ok());
-            let record = ordinal.and_then(|ordinal| changed.get_mut(ordinal.checked_sub(1)?));
-            edit(record.ok_or_else(|| Refusal::missing(format!("no user has the id `{id}`")))?);
+            edit(existing_user(&mut changed, id)?);
         }
         Ok(())
     };
     change(&users.edit, |user| user.revision += 1)?;
     change(&users.deactivate, |user| user.active = false)?;
     change(&users.activate, |user| user.active = true)?;
-    let new = UserRecord {
-        revision: 0,
-        active: true,
-    };
-    changed.resize(changed.len() + users.add, new);
+    change(&users.delete, |user| user.deleted = true)?;
+    changed.resize(changed.len() + users.add, UserRecord::new());
     state.users = changed;
     Ok(())
+}
+
+fn existing_user<'a>(users: &'a mut [UserRecord], id: &str) -> Result<&'a mut UserRecord, Refusal> {
+    let ordinal = id.strip_prefix("u-").and_then(|number| number.parse::<usize>().ok());
+    let record = ordinal.and_then(|ordinal| users.get_mut(ordinal.checked_sub(1)?));
+    record
+        .filter(|user| !user.deleted)
+        .ok_or_else(|| Refusal::missing(format!("no user has the id `{id}`")))
 }
 
 fn without_fields(change: Change) -> Result<Change, Refusal> {

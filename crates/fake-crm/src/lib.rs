@@ -29,7 +29,7 @@ use crate::account::Account;
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
 pub use crate::control::{Action, Change, Control, ControlReply, Create, Done, Merge, Refusal, RefusalCode, Users};
-pub use crate::data::{Address, Fields, Row, Ticket, User, owner};
+pub use crate::data::{Address, Fields, Row, Ticket, User, UserFields, owner};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
 pub use crate::oauth::{OauthKnobs, OauthServer, OauthStats, Viewer};
@@ -188,6 +188,15 @@ impl FakeCrm {
     #[track_caller]
     pub fn truth(&self, account: &str) -> Vec<Row> {
         truth_of(&self.known(account))
+    }
+
+    /// The users who are there, active or not, by age.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[track_caller]
+    pub fn users(&self, account: &str) -> Vec<User> {
+        self.known(account).lock().users().collect()
     }
 
     /// The tickets that were made through the API, in their order.

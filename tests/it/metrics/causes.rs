@@ -1,11 +1,12 @@
 //! The causes of the metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use contacts::queue::Depths;
 use contacts::token::{Checkpoint, CheckpointText};
 use contacts::{AccountId, Lane, Position, Store, Stream};
-use fake_crm::{Change, Control, Op};
+use fake_crm::{Change, Control, Op, UserFields, Users};
 use serde_json::json;
 
 use super::{CRM_CANARY, PATH_CANARY, REDIS_CANARY, Watched};
@@ -42,6 +43,18 @@ pub async fn causes<F: Future<Output = Depths>>(
         .await;
     watched.driven("snapbridge_requests_total", "status=\"401\"").await;
 
+    let nameless = UserFields {
+        first_name: Some(String::new()),
+        last_name: Some(String::new()),
+        email: None,
+    };
+    let users = Users {
+        set: BTreeMap::from([("u-3".to_owned(), nameless)]),
+        deactivate: vec!["u-2".to_owned()],
+        ..Users::default()
+    };
+    crm.control(Control::users("demo", users)).done();
+
     // The one slot hangs in the CRM; a second account's job waits behind it.
     crm.knobs("demo", |knobs| {
         knobs.frozen = true;
@@ -62,9 +75,10 @@ pub async fn causes<F: Future<Output = Depths>>(
         .iter()
         .find(|depth| depth.lane == Lane::Build)
         .map(|depth| depth.ready);
-    assert_eq!(build, Some(1), "the broker's own count");
-    let all = watched.processes.len() as f64;
-    until("each process shows that one job", || async {
+    // Its contacts, and the agents of both accounts.
+    assert_eq!(build, Some(3), "the broker's own count");
+    let all = 3.0 * watched.processes.len() as f64;
+    until("each process shows those jobs", || async {
         watched.value("snapbridge_queue_depth", "lane=\"build\"").await == all
     })
     .await;
@@ -72,6 +86,7 @@ pub async fn causes<F: Future<Output = Depths>>(
     until_built(&**store, "other").await;
     let demo = build_and_run(watched, &**store).await;
 
+    agents(watched).await;
     tokens(watched, &demo).await;
     webhooks(watched, &demo).await;
     of_the_worker(watched).await;
@@ -100,6 +115,23 @@ async fn build_and_run(watched: &Watched, store: &dyn Store) -> AccountId {
         watched.driven(name, label).await;
     }
     demo
+}
+
+async fn agents(watched: &Watched) {
+    let front = watched.front();
+    let body = json!({ "auth": auth() });
+    until("the agents are read", || async {
+        front.post("/demo/agent_sync", body.clone()).await.status == 200
+    })
+    .await;
+    for (name, label) in [
+        ("snapbridge_agents_delivered_total", ""),
+        ("snapbridge_agents_total", "verdict=\"written\""),
+        ("snapbridge_agents_dropped_total", "reason=\"filtered\""),
+        ("snapbridge_agents_repaired_total", "reason=\"name_filled\""),
+    ] {
+        watched.driven(name, label).await;
+    }
 }
 
 async fn tokens(watched: &Watched, demo: &AccountId) {

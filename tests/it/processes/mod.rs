@@ -1,5 +1,6 @@
 //! The real binary as processes, killed and stopped and frozen, in front of a fake CRM in this process.
 
+mod agents;
 mod budget;
 mod crash_points;
 mod fencing;
@@ -173,9 +174,16 @@ impl Site {
                     .and_then(|task| task.due)
                     .is_some_and(|due| due <= now)
             };
-            let built = work.tasks.get(&Kind::Full).is_some_and(|task| task.last_done.is_some());
+            let done = |kind| work.tasks.get(&kind).is_some_and(|task| task.last_done.is_some());
+            let built = done(Kind::Full) && done(Kind::Agents);
             let dirty = store.dirty(account, 1).await.expect("dirty ids");
-            if !built || waits(Kind::Full) || waits(Kind::Ids) || !dirty.is_empty() || work.park.is_some() {
+            if !built
+                || waits(Kind::Full)
+                || waits(Kind::Ids)
+                || waits(Kind::Agents)
+                || !dirty.is_empty()
+                || work.park.is_some()
+            {
                 return false;
             }
         }

@@ -80,11 +80,11 @@ impl Slice<'_> {
         }
     }
 
-    async fn brake(&mut self, full: &Full, batch: Batch, missing: u64) -> SliceResult<bool> {
+    pub(super) async fn brake(&mut self, full: &Full, batch: Batch, missing: u64) -> SliceResult<bool> {
         let living = self.head.count;
         tracing::error!(
-            account = %self.account.id, missing, living,
-            "a full pass would delete too many contacts; waiting for a second one that agrees"
+            account = %self.account.id, stream = self.stream.as_str(), missing, living,
+            "a full pass would delete too many; waiting for a second one that agrees"
         );
         metrics::counter!("snapbridge_deletion_braked_total").increment(1);
         self.progress.brake = Some(Braked {

@@ -92,15 +92,19 @@ impl Slice<'_> {
         let now = self.deps.clock.now();
         self.progress.full = None;
         self.progress.last_full = now;
+        self.progress.last_full_began = full.started;
         self.progress.last_full_fence = full.fence;
         self.save().await?;
         let before = now.minus(self.deps.policy.tombstones);
         let swept = self
             .deps
             .store
-            .sweep_tombstones(&self.account.id, contacts::Stream::Contacts, before, 1_000)
+            .sweep_tombstones(&self.account.id, self.stream, before, 1_000)
             .await?;
-        tracing::info!(account = %self.account.id, took = ?now.since(full.started), swept, "full pass complete");
+        tracing::info!(
+            account = %self.account.id, stream = self.stream.as_str(), took = ?now.since(full.started), swept,
+            "full pass complete"
+        );
         Ok(true)
     }
 
@@ -111,7 +115,7 @@ impl Slice<'_> {
 }
 
 impl FullStage {
-    fn confirming() -> FullStage {
+    pub(super) fn confirming() -> FullStage {
         FullStage::Confirming {
             cursor: String::new(),
             missing: Vec::new(),

@@ -1,5 +1,6 @@
 //! One slice: a bounded piece of an account's refresh, run under its lease.
 
+mod agents;
 mod changes;
 mod confirm;
 mod full;
@@ -58,6 +59,8 @@ pub struct Slice<'a> {
     fence: Fence,
     keeper: Keeper,
     stop: &'a CancellationToken,
+    /// What this slice writes; the lease is of this stream.
+    stream: Stream,
     began: Micros,
     pages: u32,
     head: Head,
@@ -69,13 +72,14 @@ impl<'a> Slice<'a> {
     pub async fn open(
         deps: &'a Deps,
         account: &'a Account,
+        stream: Stream,
         fence: Fence,
         stop: &'a CancellationToken,
     ) -> SliceResult<Slice<'a>> {
         let keeper = Keeper::start(deps, &account.id, fence);
         let head = deps
             .store
-            .open(&account.id, Stream::Contacts, fence, Generation::random())
+            .open(&account.id, stream, fence, Generation::random())
             .await?;
         let source = deps.sources.source(account).await?;
         let progress = Progress::read(&head.progress);
@@ -87,6 +91,7 @@ impl<'a> Slice<'a> {
             fence,
             keeper,
             stop,
+            stream,
             began,
             pages: 0,
             head,
@@ -99,10 +104,11 @@ impl<'a> Slice<'a> {
     pub async fn run(&mut self, kind: Kind, wanted_after: Fence) -> SliceResult<Ended> {
         match kind {
             // Its worker died between the last commit of the pass and the word that it is done.
-            Kind::Full if self.progress.has_completed_after(wanted_after) => Ok(Ended::Done),
+            Kind::Full | Kind::Agents if self.progress.has_completed_after(wanted_after) => Ok(Ended::Done),
             Kind::Ids => self.run_ids().await,
             Kind::Changes => self.run_changes().await,
             Kind::Full => self.run_full().await,
+            Kind::Agents => self.run_agents().await,
         }
     }
 

@@ -113,18 +113,18 @@ impl Slice<'_> {
                 removals: gone,
                 head,
             };
-            let done = self
-                .deps
-                .store
-                .commit(&self.account.id, Stream::Contacts, &commit)
-                .await?;
+            let done = self.deps.store.commit(&self.account.id, self.stream, &commit).await?;
+            let counter = match self.stream {
+                Stream::Contacts => "snapbridge_contacts_total",
+                Stream::Agents => "snapbridge_agents_total",
+            };
             for (verdict, count) in [
                 ("written", done.written),
                 ("same", done.same),
                 ("stale", done.stale),
                 ("removed", done.removed),
             ] {
-                metrics::counter!("snapbridge_contacts_total", "verdict" => verdict).increment(u64::from(count));
+                metrics::counter!(counter, "verdict" => verdict).increment(u64::from(count));
             }
             if last {
                 break;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::{AccountId, Clock, ErrorKind, Micros};
-use crm::{CrmError, CrmResult, DeletedPage, IdsPage, Many, Page, Window};
+use crm::{AgentsPage, CrmError, CrmResult, DeletedPage, IdsPage, Many, Page, Window};
 use parking_lot::Mutex;
 use serde_json::Value;
 use worker::deps::Brake;
@@ -100,6 +100,9 @@ fn traits(crm: &Crm) -> Traits {
         get_many: manners.get_many,
         deleted_list: manners.deletions == Deletions::List,
         ids_list: manners.ids_list,
+        // Their passes have tests of their own (`tests/agents.rs`).
+        agents: false,
+        agents_may_slip: false,
     }
 }
 
@@ -260,6 +263,14 @@ impl Source for SimSource {
     async fn ids_page(&self, cursor: Option<&Value>) -> CrmResult<IdsPage> {
         let (asked_at, _, (ids, next)) = self.call("ids", &[], |crm, at| crm.ids_page(cursor, at)).await?;
         Ok(IdsPage { ids, next, asked_at })
+    }
+
+    async fn agents_page(&self, _cursor: Option<&Value>) -> CrmResult<AgentsPage> {
+        Err(CrmError::new(ErrorKind::Rejected, "the model CRM has no users"))
+    }
+
+    async fn check(&self) -> CrmResult<()> {
+        self.call("check", &[], |_, _| ()).await.map(drop)
     }
 
     async fn rest(&self) {}

@@ -67,6 +67,7 @@ pub fn short_pace() -> Pace {
         reconcile: Duration::from_secs(240),
         jitter: 0.1,
         silence: Duration::from_secs(60),
+        agents: None,
     }
 }
 

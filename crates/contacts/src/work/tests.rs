@@ -442,3 +442,62 @@ proptest! {
         prop_assert!(work.recheck(Duration::MAX, Micros(now)), "other credentials are in use since");
     }
 }
+
+#[test]
+fn agents_have_a_lease_of_their_own_and_all_fences_differ() {
+    let mut work = Work::default();
+    let job = |kind: Kind| JobId(kind.as_str().into());
+    for kind in [Kind::Full, Kind::Agents] {
+        work.ring(&account(), kind, Lane::Build, job(kind), Micros(10), &TIMES);
+    }
+    let begin = |work: &mut Work, kind| match work.begin(kind, &job(kind), "w", Micros(11), &TIMES) {
+        Begin::Started { fence, .. } => fence,
+        other => panic!("a build keeps no agents waiting: {other:?}"),
+    };
+    let (full, agents) = (begin(&mut work, Kind::Full), begin(&mut work, Kind::Agents));
+    assert_ne!(full, agents);
+    for fence in [full, agents] {
+        assert_eq!(work.renew(fence, Micros(12), &TIMES), Renewed::Kept);
+    }
+    let end = |kind, fence| End {
+        kind,
+        fence,
+        outcome: &Outcome::Done,
+        failure: None,
+        next: None,
+        job: JobId("next".into()),
+        give_way: Duration::ZERO,
+    };
+    assert_eq!(
+        work.finish(&account(), end(Kind::Agents, full), Micros(13)),
+        Finished::Lost
+    );
+    assert_eq!(
+        work.finish(&account(), end(Kind::Agents, agents), Micros(13)),
+        Finished::Settled
+    );
+    assert_eq!(work.renew(agents, Micros(14), &TIMES), Renewed::Lost);
+    assert_eq!(work.renew(full, Micros(14), &TIMES), Renewed::Kept, "the build goes on");
+    assert_eq!(work.look_at(Kind::Agents, &TIMES), None);
+
+    // A refusal met by either stops both.
+    work.ring(
+        &account(),
+        Kind::Agents,
+        Lane::Refresh,
+        JobId("again".into()),
+        Micros(15),
+        &TIMES,
+    );
+    work.park("401".into(), Micros(16));
+    assert_eq!(work.renew(full, Micros(17), &TIMES), Renewed::Stop);
+    assert_eq!(work.unpark(Micros(18)), [Kind::Full, Kind::Agents]);
+}
+
+#[test]
+fn work_that_an_older_version_stored_is_read_and_known_kinds_look_the_same_to_it() {
+    let stored = r#"{"lease":{"owner":"w","fence":3,"kind":"contacts.full","until":9},"fence":3,"tasks":{"contacts.full":{"due":5,"lane":"build","marker":null,"not_before":null,"failed":0,"last_done":null,"last_error":null}},"park":null,"pause":null,"last_event":null}"#;
+    let work: Work = serde_json::from_str(stored).unwrap();
+    assert_eq!((work.agents_lease.as_ref(), work.tasks.len()), (None, 1));
+    assert_eq!(serde_json::to_string(&work).unwrap(), stored);
+}

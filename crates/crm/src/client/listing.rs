@@ -1,8 +1,7 @@
-//! Listings and fetches: contacts, deletions, ids, agents. A page is read and mapped whole before any of it is returned.
+//! Listings and fetches: contacts, deletions, ids. A page is read and mapped whole before any of it is returned.
 
 use std::collections::HashSet;
 
-use contacts::contact::Agent;
 use contacts::{ErrorKind, Micros};
 use minijinja::Value;
 use minijinja::value::ValueKind;
@@ -72,29 +71,20 @@ pub struct IdsPage {
     pub asked_at: Micros,
 }
 
-/// A page of the CRM's users.
-#[derive(Clone, Debug, Default)]
-pub struct AgentsPage {
-    pub agents: Vec<Agent>,
-    pub next: Option<Json>,
-    pub dropped: Counts,
-    pub asked_at: Micros,
-}
-
 /// A listing about to be read.
-struct Listing<'a> {
-    operation: &'static str,
-    request: &'a Request,
-    items: &'a Expr,
-    page: &'a crate::spec::Paging,
-    tests: Tests<'a>,
-    window: Option<(&'a Since, Window)>,
+pub(super) struct Listing<'a> {
+    pub operation: &'static str,
+    pub request: &'a Request,
+    pub items: &'a Expr,
+    pub page: &'a crate::spec::Paging,
+    pub tests: Tests<'a>,
+    pub window: Option<(&'a Since, Window)>,
 }
 
-struct Listed {
-    items: Vec<Value>,
-    next: Option<Json>,
-    answer: Answer,
+pub(super) struct Listed {
+    pub items: Vec<Value>,
+    pub next: Option<Json>,
+    pub answer: Answer,
 }
 
 impl Client {
@@ -287,60 +277,7 @@ impl Client {
         })
     }
 
-    /// A page of the CRM's users. Those without an e-mail address cannot be agents (Talkdesk agent sync).
-    pub async fn agents_page(&self, cursor: Option<&Json>) -> CrmResult<AgentsPage> {
-        let agents = self.spec().agents.as_ref().ok_or_else(|| lacks("agents"))?;
-        let listing = Listing {
-            operation: "agents",
-            request: &agents.request,
-            items: &agents.items,
-            page: &agents.page,
-            tests: Tests::default(),
-            window: None,
-        };
-        let listed = self.list(&listing, cursor).await?;
-        let mut page = AgentsPage {
-            next: listed.next,
-            asked_at: listed.answer.asked_at,
-            ..AgentsPage::default()
-        };
-        let mut tally = Tally::default();
-        for item in &listed.items {
-            let names = self.item_scope(item);
-            let text = |expr: &Expr| expr.text_of(&names).map_err(CrmError::expression);
-            if let Some(filter) = &agents.filter
-                && !filter.is_true(&names).map_err(CrmError::expression)?
-            {
-                tally.dropped("filtered");
-                continue;
-            }
-            let Some(id) = text(&agents.id)? else {
-                tally.dropped("no_id");
-                continue;
-            };
-            let Some(email) = text(&agents.email)?
-                .map(|email| email.trim().to_owned())
-                .filter(|email| email.contains('@'))
-            else {
-                tally.dropped("no_email");
-                continue;
-            };
-            let name = agents
-                .name
-                .as_ref()
-                .map_or(Ok(None), text)?
-                .map(|name| name.trim().to_owned());
-            page.agents.push(Agent {
-                name: name.unwrap_or_else(|| email.clone()),
-                id,
-                email,
-            });
-        }
-        page.dropped = tally.dropped;
-        Ok(page)
-    }
-
-    async fn list(&self, listing: &Listing<'_>, cursor: Option<&Json>) -> CrmResult<Listed> {
+    pub(super) async fn list(&self, listing: &Listing<'_>, cursor: Option<&Json>) -> CrmResult<Listed> {
         let cursor = Cursor::read(cursor)?;
         let mut names = vec![
             ("page", cursor.value(listing.page)),
@@ -418,7 +355,7 @@ impl Client {
         }
     }
 
-    fn item_scope(&self, item: &Value) -> Value {
+    pub(super) fn item_scope(&self, item: &Value) -> Value {
         scope([("item", item.clone()), ("conn", self.conn.clone())])
     }
 }
@@ -430,7 +367,7 @@ fn window_values(since: &Since, window: Window) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn lacks(what: &str) -> CrmError {
+pub(super) fn lacks(what: &str) -> CrmError {
     CrmError::new(ErrorKind::Rejected, format!("this connector has no {what}"))
 }
 

@@ -1,6 +1,7 @@
 //! One account's view of its CRM: requests are rendered, paced, sent and judged here.
 
 mod actions;
+mod agents;
 mod check;
 mod interactions;
 mod listing;
@@ -28,9 +29,10 @@ use crate::reply::{Judged, Reply, Tests, holds, judge};
 use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec};
 
 pub use actions::{Deed, Done};
+pub use agents::AgentsPage;
 pub use check::Checked;
 pub use interactions::{Interaction, Interactions, Person};
-pub use listing::{AgentsPage, Deleted, DeletedPage, IdsPage, Many, Page, Window};
+pub use listing::{Deleted, DeletedPage, IdsPage, Many, Page, Window};
 
 /// What a client needs to know of its account. Holds secrets; debug output shows none.
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! From a CRM's row to Talkdesk's contact. Whatever is repaired or left out is counted by reason, so that bad data shows
 //! up in numbers instead of in support calls.
 
+mod agent;
 mod phone;
 mod plain;
 mod text;
@@ -13,6 +14,7 @@ use minijinja::Value;
 use crate::expr::{Expr, ExprError, scope, to_text};
 use crate::spec::{Deletion, Mapping, Spec};
 
+pub(crate) use agent::agent;
 pub use phone::{Region, e164};
 pub(crate) use plain::plain;
 pub(crate) use text::{clipped, url};

@@ -200,3 +200,46 @@ async fn a_quota_defers_and_counts_its_costs() {
     assert!(matches!(error.kind, ErrorKind::Quota { .. }), "{error}");
     assert_eq!(counted.calls.lock().len(), 2);
 }
+
+#[tokio::test]
+async fn a_token_call_is_charged_unless_the_file_says_otherwise() {
+    async fn handed_out() -> Json<serde_json::Value> {
+        Json(json!({"access_token": "t", "expires_in": 60}))
+    }
+    async fn me() -> Json<serde_json::Value> {
+        Json(json!({"org": "o", "user": "u"}))
+    }
+    let router = Router::new()
+        .route("/token", axum::routing::post(handed_out))
+        .route("/me", get(me));
+    let origin = serve(router).await;
+    let oauth = SMALL
+        .replace(
+            "token = { type = \"secret\" }",
+            "client_id = { type = \"string\", role = \"secret\" }\nclient_secret = { type = \"secret\" }",
+        )
+        .replace(
+            "kind = \"bearer\"\ntoken = \"${conn.token}\"",
+            "kind = \"oauth2\"\ngrants = [\"client_credentials\"]\ntoken_url = \"${conn.site}/token\"",
+        );
+    // One call a minute: the token's or the check's.
+    let limit = "[[limits]]\nname = \"calls\"\nkind = \"window\"\nwindow = \"1m\"\nmax = 1\n";
+    for (except, good) in [("", false), ("except = [\"login\"]", true)] {
+        let memory = Arc::new(Memory::default());
+        let client = client_with(
+            load(&format!("{oauth}\n{limit}{except}\n")),
+            &origin,
+            &[("client_id", "i"), ("client_secret", "s")],
+            ClientSettings::default(),
+            pacer(&memory, Class::Interactive, Duration::ZERO),
+        );
+        let checked = client.expect("a client").check().await;
+        match checked {
+            Ok(_) => assert!(good, "{except}"),
+            Err(error) => assert!(
+                !good && matches!(error.kind, ErrorKind::NoBudget { .. }),
+                "{except} {error:?}"
+            ),
+        }
+    }
+}

@@ -193,6 +193,22 @@ async fn users_have_pages_and_change() {
         (&json!("u-13"), &json!(false), &json!(true))
     );
     assert!(users[2]["last_name"].as_str().expect("text").ends_with("(rev 1)"));
+    crm.control(json!({"users": {"delete": ["u-1", "u-13"], "set": {"u-4": {"email": ""}, "u-5": {"email": "X@y.example", "first_name": ""}}}}))
+        .await;
+    let users = crm.all("users?limit=4").await;
+    let ids: Vec<&str> = users.iter().filter_map(|user| user["id"].as_str()).collect();
+    assert_eq!((ids[0], ids.len()), ("u-2", 11), "deleted ones are gone: {ids:?}");
+    let by_id = |id| users.iter().find(|user| user["id"] == id).expect("a user");
+    assert!(by_id("u-4")["email"].is_null());
+    assert_eq!(
+        (&by_id("u-5")["email"], &by_id("u-5")["first_name"]),
+        (&json!("X@y.example"), &json!(""))
+    );
+    assert_eq!(
+        crm.control(json!({"users": {"delete": ["u-1"]}})).await.0,
+        StatusCode::NOT_FOUND,
+        "once"
+    );
     assert_eq!(
         crm.control(json!({"users": {"edit": ["u-99"]}})).await.0,
         StatusCode::NOT_FOUND

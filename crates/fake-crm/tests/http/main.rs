@@ -4,6 +4,7 @@ mod api;
 mod faults;
 mod harness;
 mod limits;
+mod oauth;
 mod readme;
 mod visibility;
 mod webhooks;

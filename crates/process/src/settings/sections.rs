@@ -86,12 +86,14 @@ section! {
 }
 
 section! {
-    /// How much one contact sync answer holds.
+    /// How much one answer of a sync holds.
     Page {
         /// Contacts of a page.
         contacts: usize = "500" in "1"..="5000";
         /// Most contacts a page may be set to, or grow to.
         max_contacts: usize = "5000" in "1"..="5000";
+        /// Agents of a page.
+        agents: usize = "500" in "1"..="5000";
         /// Bytes of a page; it ends before the contact that would pass them, though it always holds one.
         bytes: ByteSize = "1MiB" in "4KiB"..="64MiB";
     }
@@ -160,6 +162,8 @@ section! {
         poll: Duration = "10m" in "1ms"..="30days";
         /// Time between two reconciles of an account.
         reconcile: Duration = "24h" in "1ms"..="365days";
+        /// Time between two readings of an account's list of agents.
+        agents: Duration = "24h" in "1ms"..="365days";
         /// Time between two sweeps for what is due.
         sweep: Duration = "15s" in "1ms"..="1h";
         /// Share by which due times are spread, so that accounts do not all come at once.
@@ -354,6 +358,8 @@ section! {
         poll: Option<Duration> = "" in "1ms"..="30days";
         /// Time between two reconciles, instead of `refresh.reconcile`.
         reconcile: Option<Duration> = "" in "1ms"..="365days";
+        /// Time between two readings of the agents, instead of `refresh.agents`.
+        agents: Option<Duration> = "" in "1ms"..="365days";
         /// Time by which a poll stays behind the CRM's clock, instead of the connector's.
         lag: Option<Duration> = "" in "0s"..="1day";
         /// Time by which a poll reaches back behind its cursor, instead of the connector's.

@@ -1,8 +1,9 @@
-//! The player: acts as Talkdesk's synchronizer against any contact sync URL.
+//! The player: acts as Talkdesk's synchronizer against any contact sync URL, and any agent sync URL.
 //!
 //! It follows `next_offset` at once, echoes `context`, sends the run's own checkpoint with every page, repeats what is
 //! worth repeating, and keeps a page's checkpoint for the next run (Talkdesk contact sync, steps 2 to 6).
 
+mod agents;
 mod cli;
 mod page;
 pub(crate) mod patience;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use reqwest::Client;
 use url::Url;
 
+pub use agents::{AgentsCli, AgentsRun, run_agents};
 pub use cli::{AuthField, Cli, CliError, run};
 pub(crate) use cli::{chain, fields};
 pub use patience::Patience;
@@ -98,7 +100,7 @@ pub enum PlayError {
         asked: Duration,
         allowed: Duration,
     },
-    #[error("page {page}: the answer is not a contact sync page: {why}")]
+    #[error("page {page}: the answer is not a page of the contract: {why}")]
     Garbage { page: u64, why: String },
     #[error("page {page}: the answer is larger than {limit} bytes")]
     TooLarge { page: u64, limit: usize },

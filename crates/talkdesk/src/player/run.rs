@@ -17,9 +17,9 @@ use crate::wire::{Auth, ErrorBody};
 const MESSAGE_CHARS: usize = 200;
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct Request<'a, M> {
     auth: &'a std::collections::BTreeMap<String, String>,
-    meta: Meta<'a>,
+    meta: &'a M,
 }
 
 /// What is absent is left out (Talkdesk contact sync, `meta`).
@@ -35,8 +35,8 @@ struct Meta<'a> {
 
 /// What a run has come to so far.
 #[derive(Default)]
-struct Tally {
-    progress: Progress,
+pub(super) struct Tally {
+    pub(super) progress: Progress,
     distinct: Distinct,
     bytes: u64,
     page_times: Vec<Duration>,
@@ -146,7 +146,11 @@ impl Player {
     }
 
     /// Asks for one page until it comes, and returns its body and the time of the request that brought it.
-    async fn page(&mut self, meta: &Meta<'_>, tally: &mut Tally) -> Result<(Vec<u8>, Duration), PlayError> {
+    pub(super) async fn page<M: Serialize>(
+        &mut self,
+        meta: &M,
+        tally: &mut Tally,
+    ) -> Result<(Vec<u8>, Duration), PlayError> {
         let page = tally.progress.pages + 1;
         let mut attempt = 1;
         let mut renewed = false;
@@ -220,16 +224,13 @@ impl Player {
         }
     }
 
-    async fn ask(&self, meta: &Meta<'_>) -> reqwest::Result<Answer> {
+    async fn ask<M: Serialize>(&self, meta: &M) -> reqwest::Result<Answer> {
         let Auth(auth) = &self.auth;
         let mut response = self
             .http
             .post(self.url.clone())
             .timeout(self.patience.page_timeout)
-            .json(&Request {
-                auth,
-                meta: Meta { ..*meta },
-            })
+            .json(&Request { auth, meta })
             .send()
             .await?;
         let status = response.status();

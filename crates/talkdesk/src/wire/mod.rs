@@ -5,5 +5,5 @@ mod reply;
 mod request;
 
 pub use operations::{ActionReply, ActionRequest, Interaction, InteractionRequest, interactions};
-pub use reply::{AgentReply, ErrorBody, SyncReply};
+pub use reply::{Agent, AgentReply, ErrorBody, SyncReply};
 pub use request::{AgentRequest, Auth, AuthRequest, BadRequest, SyncRequest};

@@ -20,6 +20,14 @@ pub struct AgentReply {
     pub next_offset: Option<u64>,
 }
 
+/// An agent as a page holds it; all three are mandatory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    pub id: String,
+    pub name: String,
+    pub email: String,
+}
+
 /// The body of every error: `{"code","message"}`. `message` is the one key a Talkdesk screen may show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

@@ -219,7 +219,7 @@ async fn what_was_merged_is_gone_and_found_under_the_survivor() {
             tokio::time::sleep(Duration::from_secs(10)).await;
             match by {
                 Kind::Ids => scene.hook(&["a0008"]).await,
-                Kind::Changes | Kind::Full => scene.ring(by).await,
+                other => scene.ring(other).await,
             }
             scene.until_quiet().await;
             assert_eq!(scene.snapshot().await, scene.truth(), "{by}");

@@ -200,7 +200,7 @@ async fn invariant_14_a_job_of_a_newer_version_is_put_off_and_never_dropped() {
     let scene = Scene::built(plain(), 3).await;
     scene
         .broker
-        .put(Lane::Refresh, b"{\"v\":2,\"shape\":\"new\"}".to_vec(), scene.now());
+        .put(Lane::Refresh, b"{\"v\":3,\"shape\":\"new\"}".to_vec(), scene.now());
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(scene.broker.len(), 1, "it waits for a worker that understands it");
     assert!(dead::list(&scene.store, 10).await.expect("a calm store").is_empty());

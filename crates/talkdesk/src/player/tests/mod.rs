@@ -293,3 +293,36 @@ async fn empty_pages_with_news_in_between_are_waits_not_errors() {
     let summary = player.run(&mut PlayerState::default()).await.complete().unwrap();
     assert_eq!((summary.pages, summary.empty_pages, summary.contacts), (9, 6, 3));
 }
+
+#[tokio::test]
+async fn an_agent_sync_is_played_from_null_to_the_page_without_an_offset() {
+    let agent = |id: &str| json!({"id": id, "name": "N", "email": "e@x.test"});
+    let bridge = Bridge::start(move |number, request| match (number, request.offset.as_deref()) {
+        (0, None) => status(503, "{}"),
+        (_, None) => page(json!({"agents": [agent("a"), agent("b")], "next_offset": 1_764_000_000_000_001_u64})),
+        (_, Some("1764000000000001")) => page(json!({"agents": [agent("c")]})),
+        (_, Some(other)) => panic!("an offset that nobody gave: {other}"),
+    })
+    .await;
+    let run = bridge.player().agents().await.unwrap();
+    let ids: Vec<&str> = run.agents.iter().map(|agent| agent.id.as_str()).collect();
+    assert_eq!((ids, run.pages), (vec!["a", "b", "c"], 2));
+    assert!(
+        bridge.seen()[0]["meta"]["offset"].is_null(),
+        "null on the first request"
+    );
+}
+
+#[tokio::test]
+async fn agents_that_miss_a_field_and_offsets_that_stand_still_are_refused() {
+    let bridge =
+        Bridge::start(|_, _| page(json!({"agents": [{"id": 7, "name": "canary", "email": "e@x.test"}]}))).await;
+    let error = bridge.player().agents().await.unwrap_err();
+    assert!(
+        matches!(error, PlayError::Garbage { page: 1, .. }) && !error.to_string().contains("canary"),
+        "{error}"
+    );
+    let bridge = Bridge::start(|_, _| page(json!({"agents": [], "next_offset": 4}))).await;
+    let error = bridge.player().agents().await.unwrap_err();
+    assert!(matches!(error, PlayError::StuckOffset { page: 2 }), "{error}");
+}
