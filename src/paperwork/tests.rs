@@ -185,7 +185,7 @@ fn each_grant_asks_for_its_own_fields_and_for_those_that_talkdesk_needs() {
     let (before, after) = shipped
         .split_once("kind  = \"bearer\"\ntoken = \"${conn.token}\"\n")
         .unwrap();
-    let fields = "[connection.fields]\naccess_token = { type = \"secret\" }\nclient_id = { type = \"string\", role = \"ignored\" }\n\
+    let fields = "[connection.fields]\naccess_token = { type = \"secret\" }\nclient_id = { type = \"string\", role = \"principal\" }\n\
                   client_secret = { type = \"secret\" }\nusername = { type = \"string\", role = \"principal\" }\n\
                   password = { type = \"secret\" }\n";
     let before = before.replace("[connection.fields]\n", fields);
