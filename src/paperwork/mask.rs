@@ -96,7 +96,8 @@ fn shape(text: &str) -> String {
                 digits += 1;
                 if digits > 2 { '0' } else { c }
             }
-            c if c.is_alphabetic() && within => 'x',
+            // A letter without a case may be a whole name.
+            c if c.is_alphabetic() && (within || !(c.is_uppercase() || c.is_lowercase())) => 'x',
             c => c,
         }
     });

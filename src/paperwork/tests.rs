@@ -621,14 +621,14 @@ fn secrets_are_masked_wherever_they_turn_up() {
 fn people_become_shapes_and_the_contract_stays() {
     let mut body = json!({"contacts": [{
         "id": "c-1", "name": "Ines Łukasz", "phones": ["+4722334455"], "emails": ["ines@nordlys.example"],
-        "url": "https://crm.example/c/1002", "synced_at": "2026", "company": null
+        "url": "https://crm.example/c/1002", "synced_at": "2026", "company": null, "title": "王"
     }], "next_offset": "v1.abc", "context": {"run": "r1"}});
     mask::people(&mut body);
     assert_eq!(
         body,
         json!({"contacts": [{
             "id": "c-1", "name": "Ixxx Łxxxxx", "phones": ["+4700000000"], "emails": ["ixxx@nxxxxxx.exxxxxx"],
-            "url": "https://cxx.exxxxxx/c/1000", "synced_at": "2026", "company": null
+            "url": "https://cxx.exxxxxx/c/1000", "synced_at": "2026", "company": null, "title": "x"
         }], "next_offset": "v1.abc", "context": {"run": "r1"}})
     );
 }
