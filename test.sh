@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Passes every test there is: format, lints, all crates on both backends, and the demo on both. On a fresh Debian it installs
-# what is missing (Redis, RabbitMQ), and it starts servers of its own, on ports and folders of its own.
+# what is missing (Redis, RabbitMQ, a reader of PDFs), and it starts servers of its own, on ports and folders of its own.
 #
 #   ./test.sh            everything
 #   ./test.sh services   only starts the servers, prints their URLs, and keeps them until Ctrl-C
@@ -21,6 +21,7 @@ need redis-server redis-server
 need redis-cli redis-tools
 need "$RABBIT/rabbitmq-server" rabbitmq-server
 need cc gcc
+need pdftotext poppler-utils
 python3 -c 'import yaml' 2>/dev/null || missing+=(python3-yaml)
 if [ "${#missing[@]}" -gt 0 ]; then
   say "installing ${missing[*]}"

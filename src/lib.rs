@@ -11,6 +11,7 @@ pub mod guard;
 pub mod images;
 pub mod integrations;
 pub mod origin;
+pub mod paperwork;
 pub mod sampling;
 pub mod server;
 pub mod starting;

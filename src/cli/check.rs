@@ -110,7 +110,8 @@ pub fn urls(config: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn loaded(settings: &Settings, folder: &Path) -> Result<Integrations, Failure> {
+/// Whether every integration of the settings could be run.
+pub(super) fn loaded(settings: &Settings, folder: &Path) -> Result<Integrations, Failure> {
     let store = Arc::new(MemoryStore::new());
     let keys = crate::wiring::throwaway_keys()?;
     Integrations::load(settings, folder, store, keys, Arc::new(SystemClock), "check".into()).map_err(Failure::Usage)

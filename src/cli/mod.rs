@@ -2,6 +2,7 @@
 
 mod check;
 mod health;
+mod integration;
 mod manage;
 mod serve;
 
@@ -76,6 +77,11 @@ enum Command {
     Connector {
         #[command(subcommand)]
         command: ConnectorCommand,
+    },
+    /// Integrations: a new one, and the documents that Talkdesk asks for
+    Integration {
+        #[command(subcommand)]
+        command: integration::Command,
     },
     /// Settings
     Config {
@@ -245,6 +251,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Connector {
             command: ConnectorCommand::List,
         } => check::list(),
+        Command::Integration { command } => integration::run(config, command).await,
         Command::Config {
             command: ConfigCommand::Check,
         } => check::config(config).await,

@@ -224,6 +224,14 @@ impl Connector {
         self.spec.agents.is_some()
     }
 
+    /// The fields of `auth` that may carry an access token which Talkdesk brings.
+    pub fn token_fields(&self) -> &[String] {
+        match &self.spec.auth {
+            AuthSpec::Oauth2(oauth) => &oauth.token_fields,
+            _ => &[],
+        }
+    }
+
     /// The types of interactions that can be asked for, in the connector's spelling.
     pub fn interaction_types(&self) -> impl Iterator<Item = &str> {
         self.spec

@@ -208,6 +208,8 @@ mod tests {
 
     fn input(kind: &'static str) -> Input {
         Input {
+            at: 0,
+            default: None,
             mandatory: false,
             kind,
             title: None,

@@ -32,6 +32,16 @@ pub struct Field {
     pub default: Option<String>,
     /// How often the customer has to renew it (Odoo's keys live 90 days).
     pub rotate_within: Option<Duration>,
+    /// What Talkdesk's form shows with it: where to find the value.
+    pub help: Option<String>,
+    /// How Talkdesk's form shows it, `https://{{account}}.crm.example` (Talkdesk, authentication_configuration).
+    pub format: Option<String>,
+    /// Supplied by the OAuth authority, not by the customer.
+    pub oauth: bool,
+    /// Whether Talkdesk keeps it; one-time codes are not kept.
+    pub store: bool,
+    /// Its place in the file, which is the order for people.
+    pub at: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +212,11 @@ impl Field {
             title: table.text("title"),
             default: table.text("default"),
             rotate_within: table.duration("rotate_within"),
+            help: table.text("help"),
+            format: table.text("format"),
+            oauth: table.boolean("oauth").unwrap_or(false),
+            store: table.boolean("store").unwrap_or(true),
+            at,
         };
         table.finish();
         kind.map(|_| field)

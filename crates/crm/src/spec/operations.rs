@@ -76,6 +76,10 @@ pub const PRIORITIES: [&str; 5] = ["none", "low", "normal", "high", "urgent"];
 #[derive(Debug)]
 pub struct Action {
     pub name: String,
+    /// Lower case and short, for Talkdesk's sentences and combo boxes; without it the name stands in.
+    pub display: Option<String>,
+    /// In lower case, for Talkdesk's sentences.
+    pub description: Option<String>,
     pub inputs: BTreeMap<String, Input>,
     /// It is about a contact, and cannot be done without one.
     pub needs_contact: bool,
@@ -88,6 +92,10 @@ pub struct Action {
 
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// Its place in the file, which is the order for people.
+    pub at: usize,
+    /// What Talkdesk fills in where nobody does; it may hold `{{contact.email}}` (Talkdesk actions, configuration).
+    pub default: Option<String>,
     pub mandatory: bool,
     pub kind: &'static str,
     pub title: Option<String>,
@@ -301,8 +309,9 @@ pub(super) fn check_names(root: &Table<'_, '_>, interactions: &[Interaction], ac
 impl Action {
     pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Action> {
         let name = table.need_text("name");
+        let (display, description) = (table.text("display"), table.text("description"));
         let inputs = match table.need_table("inputs") {
-            Some(inputs) => inputs.named(|_, _, input| Some(Input::read(input))),
+            Some(inputs) => inputs.named(|_, at, input| Some(Input::read(at, input))),
             None => BTreeMap::new(),
         };
         let needs_contact = table.boolean("needs_contact").unwrap_or(false);
@@ -331,6 +340,8 @@ impl Action {
         table.finish();
         Some(Action {
             name: name?,
+            display,
+            description,
             inputs,
             needs_contact,
             needs_agent,
@@ -345,7 +356,12 @@ impl Action {
 const INPUT_TYPES: [&str; 7] = ["text", "textarea", "number", "tel", "url", "datetime", "select"];
 
 impl Input {
-    fn read(table: Table<'_, '_>) -> Input {
+    fn read(at: usize, table: Table<'_, '_>) -> Input {
+        let default = table.text("default");
+        if default.is_some() && table.has("options") {
+            // Talkdesk's one `format` holds either the values or the default.
+            table.problem("default", "a select has no `default`", None);
+        }
         let words = INPUT_TYPES.map(|word| (word, word));
         let kind = table.choice("type", &words).unwrap_or("text");
         let options: Vec<String> = table
@@ -380,6 +396,8 @@ impl Input {
             table.problem("as", "only a `datetime` has a form of time", None);
         }
         let input = Input {
+            at,
+            default,
             mandatory: table.boolean("mandatory").unwrap_or(false),
             kind,
             title: table.text("title"),

@@ -1,6 +1,7 @@
 //! The connector engine against small servers of its own: no network, no services.
 
 mod calls;
+mod declared;
 mod faults;
 mod fixtures;
 mod identity;

@@ -372,6 +372,30 @@ section! {
         logo: Option<PathBuf> = "";
         /// The same of the icon, shown beside interactions.
         icon: Option<PathBuf> = "";
+        /// Name that people see in Talkdesk, instead of the connector's title.
+        display_name: Option<String> = "";
+        /// What the integration is for: one sentence for people in Talkdesk.
+        description: Option<String> = "";
+        /// Absolute URL of a logo elsewhere, instead of the one that the front serves.
+        logo_url: Option<Url> = "";
+        /// Absolute URL of an icon elsewhere, instead of the one that the front serves.
+        icon_url: Option<Url> = "";
+        /// Whether calls from within the CRM are wanted (CTI); Talkdesk needs the agents for it.
+        cti: bool = "false";
+        /// Pages of the CRM's API documentation, named in the manifest.
+        api_docs: Vec<String> = "";
+        /// Customer whom the manifest is for.
+        client: Option<String> = "";
+        /// The customer's technical contacts, each `Name <address>` or `Name <address>; note`.
+        client_contacts: Vec<String> = "";
+        /// Keybase user through whom Talkdesk exchanges secrets.
+        keybase_user: Option<String> = "";
+        /// The customer's Talkdesk domain, such as `acme.mytalkdesk.com`.
+        talkdesk_domain: Option<String> = "";
+        /// Whether Talkdesk should test in the production environment.
+        production_test: Option<bool> = "";
+        /// What the customer wants of the integration, instead of the manifest's own sentence.
+        use_case: Option<String> = "";
         /// Values of the connector that the operator fixes; shown masked, as some are secrets.
         connection: SecretMap = "";
         /// Where `auth_type` is `none`: the credentials that stand in the place of a customer's.

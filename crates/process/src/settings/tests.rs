@@ -485,3 +485,30 @@ fn a_source_is_gathered_from_the_named_file_and_our_variables() {
         problems[0]
     );
 }
+
+#[test]
+fn what_the_documents_for_talkdesk_need_is_read_and_shown() {
+    let text = "[integrations.crm]\nconnector = \"odoo\"\ndisplay_name = \"Odoo\"\ncti = true\nproduction_test = false\n\
+                client_contacts = [\"Ada <ada@crm.example>; runs it\"]\nlogo_url = \"https://cdn.example/logo.svg\"\n";
+    let settings = load(&Source::text(text));
+    let crm = &settings.integrations["crm"];
+    assert!(crm.cti && crm.production_test == Some(false));
+    assert_eq!(crm.client_contacts, ["Ada <ada@crm.example>; runs it"]);
+    assert_eq!(load(&Source::text(settings.masked())).masked(), settings.masked());
+    let from_variable = Source::text(text).with_var("SNAPBRIDGE_INTEGRATIONS__CRM__CTI", "false");
+    assert!(!load(&from_variable).integrations["crm"].cti);
+    let plain = load(&Source::text("[integrations.crm]\nconnector = \"odoo\"\n"));
+    assert!(!plain.integrations["crm"].cti && plain.integrations["crm"].production_test.is_none());
+    for (line, why) in [
+        ("cti = 1", "expected true or false"),
+        ("cti = \"true\"", "expected true or false"),
+        ("production_test = \"yes\"", "expected true or false"),
+        ("logo_url = \"logo.png\"", "expected an absolute URL"),
+        ("client_contacts = \"Ada\"", "expected a list of texts"),
+    ] {
+        let found = problem(&Source::text(format!(
+            "[integrations.crm]\nconnector = \"odoo\"\n{line}\n"
+        )));
+        assert!(found.contains(why), "{line}: {found}");
+    }
+}
