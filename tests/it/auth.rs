@@ -24,6 +24,12 @@ on_both!(
         let bridge = Bridge::start(backend, &crm, "").await;
         let (status, body) = bridge.validate(json!({"account": "demo", "token": "wrong"})).await;
         assert_eq!((status, body["code"].as_str()), (401, Some("invalid_credentials")));
+        let (status, body) = bridge.validate(json!({"account": "nobody", "token": "wrong"})).await;
+        assert_eq!(
+            (status, body["code"].as_str()),
+            (401, Some("invalid_credentials")),
+            "an account that the CRM does not have"
+        );
         let (status, body) = bridge.validate(json!({"account": "demo"})).await;
         assert_eq!(status, 401);
         assert!(body["message"].as_str().unwrap().contains("token"), "{body}");

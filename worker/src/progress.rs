@@ -124,6 +124,13 @@ impl Progress {
         self.brake.as_ref().filter(|brake| brake.started != full.started)
     }
 
+    /// Forgets where the walk in progress stands, not what it is; `false`: it stands at its start.
+    pub fn forget_page(&mut self) -> bool {
+        let polling = self.poll.as_mut().map(|poll| poll.page.take());
+        let listing = self.full.as_mut().map(|full| full.page.take());
+        polling.flatten().is_some() || listing.flatten().is_some()
+    }
+
     /// The CRM's clock now, as far as its last reply told.
     pub fn crm_now(&self, now: Micros) -> Micros {
         Micros(now.0.saturating_add_signed(self.skew))

@@ -9,10 +9,10 @@ use contacts::contact::{Agent, content_hash};
 use contacts::ports::HeadChange;
 use contacts::record::{self, Row};
 use contacts::{ErrorKind, Micros};
-use crm::{AgentsPage, CrmError, CrmResult};
+use crm::{AgentsPage, CrmError};
 
 use super::write::Batch;
-use super::{Ended, Slice, SliceResult};
+use super::{Ended, Slice, SliceError, SliceResult};
 use crate::progress::{Full, FullStage};
 
 /// Candidates for removal that are looked up at once.
@@ -50,12 +50,11 @@ impl Slice<'_> {
 
     async fn agents_page(&mut self, mut full: Full) -> SliceResult<bool> {
         let asked = self.source.agents_page(full.page.as_ref()).await;
-        if full.page.is_some() && asked.as_ref().is_err_and(|error| error.kind == ErrorKind::CursorStuck) {
-            // A cursor that the CRM no longer knows would be asked for ever: the next attempt begins anew.
-            self.progress.full = None;
-            self.save().await?;
-        }
-        let page = self.or_only_the_list_is_refused(asked).await?;
+        let asked = match asked {
+            Err(error) if error.kind == ErrorKind::Credentials => return Err(self.refused_list(error).await?),
+            asked => asked,
+        };
+        let page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         let next = page.next.clone();
         let batch = self.agents_batch(page, full.started).await?;
@@ -73,15 +72,10 @@ impl Slice<'_> {
 
     /// Credentials may be good for contacts and not for the list of users. Then the agents fail, and the account's other
     /// work goes on.
-    async fn or_only_the_list_is_refused(&self, asked: CrmResult<AgentsPage>) -> SliceResult<AgentsPage> {
-        match asked {
-            Err(error) if error.kind == ErrorKind::Credentials => {
-                self.source.check().await?;
-                let message = "the CRM takes the credentials, but does not let them list its users";
-                Err(CrmError::because(ErrorKind::Rejected, message, error).into())
-            }
-            asked => Ok(asked?),
-        }
+    async fn refused_list(&self, error: CrmError) -> SliceResult<SliceError> {
+        self.source.check().await?;
+        let message = "the CRM takes the credentials, but does not let them list its users";
+        Ok(CrmError::because(ErrorKind::Rejected, message, error).into())
     }
 
     /// One row for each e-mail address: the first user of the list who has it.

@@ -55,7 +55,8 @@ impl Slice<'_> {
             since: poll.since,
             until: poll.until,
         };
-        let page = self.source.changes_page(window, poll.page.as_ref()).await?;
+        let asked = self.source.changes_page(window, poll.page.as_ref()).await;
+        let page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         self.observe_lateness(&page).await?;
         let next = page.next.clone();
@@ -72,7 +73,8 @@ impl Slice<'_> {
     }
 
     async fn deleted_page(&mut self, poll: &Poll) -> SliceResult<bool> {
-        let page = self.source.deleted_page(poll.since, poll.page.as_ref()).await?;
+        let asked = self.source.deleted_page(poll.since, poll.page.as_ref()).await;
+        let page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, None).await?;
         let removal = |id, at| Removal {
             id,

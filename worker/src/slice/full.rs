@@ -47,7 +47,8 @@ impl Slice<'_> {
 
     async fn listing_page(&mut self, mut full: Full) -> SliceResult<bool> {
         let first = full.page.is_none();
-        let page = self.source.full_page(full.page.as_ref()).await?;
+        let asked = self.source.full_page(full.page.as_ref()).await;
+        let page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         if first {
             // Now the CRM's clock is known, also on the very first build.

@@ -19,7 +19,7 @@ use crate::deps::Deps;
 use crate::lease::Keeper;
 use crate::progress::Progress;
 use crate::source::Source;
-use crm::CrmError;
+use crm::{CrmError, CrmResult};
 
 /// How a slice ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,15 @@ impl<'a> Slice<'a> {
         let plan = self.deps.policy.slice;
         let spent = self.deps.clock.now().since(self.began);
         Ok(!self.stop.is_cancelled() && self.pages < plan.pages && spent < plan.time)
+    }
+
+    /// A cursor that the CRM no longer takes (an old page token) would be asked for in every attempt: its stage begins anew
+    /// with the next one.
+    async fn or_begin_anew<T>(&mut self, asked: CrmResult<T>) -> SliceResult<T> {
+        if asked.as_ref().is_err_and(|error| error.kind == ErrorKind::CursorStuck) && self.progress.forget_page() {
+            self.save().await?;
+        }
+        Ok(asked?)
     }
 
     /// Notes a CRM call that succeeded: it counts against the slice, and it proves the credentials good.

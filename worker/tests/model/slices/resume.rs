@@ -36,6 +36,31 @@ async fn building(pages: usize) -> Scene {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_walk_whose_cursor_the_crm_has_forgotten_is_begun_anew() {
+    let mut scene = building(4).await;
+    *scene.site().forgetful.lock() = true;
+    scene.sweep_for(Duration::from_secs(60)).await;
+    assert!(scene.head().await.is_some_and(|head| head.ready), "the build");
+    assert_eq!(scene.snapshot().await, scene.truth());
+
+    // The same in the middle of a poll.
+    for id in scene.truth().into_keys() {
+        scene.edit(&id);
+    }
+    // Out of the lag.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let polled = scene.site().calls_of("changes");
+    scene.ring(Kind::Changes).await;
+    scene
+        .until(|scene| scene.site().calls_of("changes") >= polled + 3)
+        .await;
+    *scene.site().forgetful.lock() = true;
+    scene.sweep_for(Duration::from_secs(60)).await;
+    assert!(!*scene.site().forgetful.lock(), "it was asked without a cursor");
+    assert_eq!(scene.snapshot().await, scene.truth());
+}
+
+#[tokio::test(start_paused = true)]
 async fn invariant_14_a_build_whose_worker_dies_repeats_at_most_one_page() {
     for asked in 1..=PAGES {
         let mut scene = building(asked).await;
