@@ -23,6 +23,7 @@ need "$RABBIT/rabbitmq-server" rabbitmq-server
 need cc gcc
 need pdftotext poppler-utils
 python3 -c 'import yaml' 2>/dev/null || missing+=(python3-yaml)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   say "installing ${missing[*]}"
   # The packages would start servers on the usual ports; ours are started below.
@@ -108,6 +109,13 @@ if cargo deny --version >/dev/null 2>&1; then
   cargo deny --locked check advisories || echo "advisories could not be checked"
 else
   say "cargo-deny is not installed: licences and advisories are not checked"
+fi
+
+if ! command -v schemathesis >/dev/null 2>&1; then
+  say "installing schemathesis (PyPI), which plays what the OpenAPI document allows"
+  python3 -m venv "$work/venv"
+  "$work/venv/bin/pip" install --quiet --disable-pip-version-check schemathesis==4.32.5
+  export SNAPBRIDGE_TEST_SCHEMATHESIS="$work/venv/bin/schemathesis"
 fi
 
 say "tests of all crates, on both backends"

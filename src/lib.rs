@@ -10,6 +10,7 @@ pub mod front;
 pub mod guard;
 pub mod images;
 pub mod integrations;
+pub mod openapi;
 pub mod origin;
 pub mod paperwork;
 pub mod sampling;

@@ -160,6 +160,7 @@ pub fn router(front: Arc<Front>) -> Router {
             "/{integration}/webhooks/{hook}",
             get(webhooks::challenge).post(webhooks::account),
         )
+        .route("/openapi.json", get(openapi))
         .merge(images::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -169,6 +170,15 @@ pub fn router(front: Arc<Front>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new())
         .with_state(front)
+}
+
+/// What this listener takes and answers, for programs.
+async fn openapi() -> Response {
+    let document = crate::openapi::document().to_json();
+    document.map_or_else(
+        |error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()).into_response(),
+        |document| error::json(StatusCode::OK, document),
+    )
 }
 
 async fn no_such_path() -> ApiError {

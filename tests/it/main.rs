@@ -17,6 +17,7 @@ mod images;
 mod interactions;
 mod metrics;
 mod odoo;
+mod openapi;
 mod paperwork;
 mod processes;
 mod secrets;

@@ -3,6 +3,7 @@
 mod operations;
 mod reply;
 mod request;
+pub mod schema;
 
 pub use operations::{ActionReply, ActionRequest, Interaction, InteractionRequest, interactions};
 pub use reply::{Agent, AgentReply, ErrorBody, SyncReply};

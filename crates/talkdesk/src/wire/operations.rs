@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::request::{auth, bad, meta, object, text};
 use super::{Auth, BadRequest};
@@ -33,39 +34,47 @@ pub struct ActionRequest {
 }
 
 /// One interaction as Talkdesk takes it (Talkdesk interaction retriever, response).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Interaction {
     pub id: String,
     #[serde(rename = "type")]
     pub kind: String,
     pub subject: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub description: Option<String>,
     /// `2012-11-21 17:53:51 UTC`
     pub date: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub url: Option<String>,
     /// `none`, `low`, `normal`, `high` or `urgent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub priority: Option<String>,
     /// `new`, `open`, `pending`, `solved` or `closed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub status: Option<String>,
 }
 
 /// The answer to an action that was done (Talkdesk action executor, response).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ActionReply {
     pub message: String,
     /// Id of what was created, unless it is a contact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub external_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub contact_external_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub contact_external_type: Option<String>,
     /// Talkdesk's contact pop needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub contact_external_url: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// A page of contacts (Talkdesk contact sync, response reference), put together from finished JSON.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,7 @@ pub struct AgentReply {
 }
 
 /// An agent as a page holds it; all three are mandatory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     pub id: String,
     pub name: String,
@@ -29,7 +30,7 @@ pub struct Agent {
 }
 
 /// The body of every error: `{"code","message"}`. `message` is the one key a Talkdesk screen may show.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable, for programs.
     pub code: String,
