@@ -112,17 +112,9 @@ fn described() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-const SETTINGS: &str = "refresh.dirty_limit = 2
-cold.hold = \"200ms\"
-retry.first = \"5s\"
-retry.attempts = 2
-\
-                        worker.slots = 1
-refresh.marker = \"2m\"
-integrations.demo.reconcile = \"3s\"
-\
-                        crm.read_timeout = \"40s\"
-";
+const SETTINGS: &str = "refresh.dirty_limit = 2\ncold.hold = \"200ms\"\nretry.first = \"5s\"\nretry.attempts = 2\n\
+                        worker.slots = 1\nrefresh.marker = \"2m\"\nintegrations.demo.reconcile = \"3s\"\n\
+                        crm.read_timeout = \"40s\"\ncredentials.recheck_after = \"2s\"\n";
 
 fn secrets_in_settings() -> String {
     format!(
