@@ -13,7 +13,9 @@ use crate::identity::{self, Canonical};
 use crate::load::{Problem, Reader};
 use crate::reply::Hold;
 use crate::sample;
-use crate::spec::{self, Action, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Spec};
+use crate::spec::{
+    self, Action, Adjustments, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Spec,
+};
 use crate::webhook::Hooks;
 
 /// A connector file with everything compiled and checked.
@@ -54,6 +56,14 @@ impl Connector {
             }
             None => Err(reader.into_problems()),
         }
+    }
+
+    /// Changes what an integration wants otherwise.
+    ///
+    /// # Errors
+    /// One sentence per problem; then the connector stays as it was.
+    pub fn adjust(&mut self, adjustments: &Adjustments) -> Result<(), Vec<String>> {
+        spec::adjust(&mut self.spec, adjustments, &sample::evaluates)
     }
 
     pub(crate) fn spec(&self) -> &Spec {

@@ -29,7 +29,7 @@ mod webhook;
 
 pub use client::{
     AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
-    Many, Page, Person, Window,
+    Many, Page, Person, Sent, Watch, Window,
 };
 pub use connector::{Connector, Deletions};
 pub use error::{CrmError, CrmResult, Fate, Reached};
@@ -41,5 +41,5 @@ pub use load::Problem;
 pub use map::{Counts, Observed, Region, e164};
 pub use mint::{Mint, TokenKeep};
 pub use pacer::{Budgets, Pacer, Patience};
-pub use spec::{Field, FieldSource, FieldType, Grant, Role};
+pub use spec::{Adjustments, Field, FieldSource, FieldType, Grant, Role};
 pub use webhook::{Event, Hooks, Refused, Verified, WebhookRequest};

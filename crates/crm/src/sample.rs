@@ -29,6 +29,21 @@ pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
     checker.webhook();
 }
 
+/// Tries an expression of an integration on an empty row, and its mapped contact.
+pub(crate) fn evaluates(spec: &Spec, expr: &Expr) -> Result<(), String> {
+    let empty = || value_of(&BTreeMap::<&str, &str>::new());
+    let mut names = vec![("item", empty()), ("conn", sample_conn(spec)), ("contact", empty())];
+    let lets = spec.contacts.map.lets.keys();
+    names.extend(lets.map(|name| (name.as_str(), Value::UNDEFINED)));
+    let tried = expr.eval(&scope(names));
+    tried.map(|_| ()).map_err(|error| {
+        format!(
+            "{}: it is tried on an empty row, so guard what may be missing: (x or '')",
+            error.what
+        )
+    })
+}
+
 struct Checker<'a> {
     reader: &'a Reader<'a>,
     spec: &'a Spec,

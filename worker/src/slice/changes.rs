@@ -127,7 +127,7 @@ impl Slice<'_> {
         let ids: Vec<String> = late.iter().map(|row| row.contact.id.clone()).collect();
         let known = self.deps.store.known(&self.account.id, Stream::Contacts, &ids).await?;
         for (row, known) in late.iter().zip(known) {
-            if known.map_or(!row.removed, |known| known.updated < row.updated) {
+            if known.map_or(!(row.removed || row.unwanted), |known| known.updated < row.updated) {
                 let late = cursor.since(row.updated) + self.source.traits().lag;
                 metrics::histogram!("snapbridge_lateness_seconds").record(late.as_secs_f64());
             }

@@ -11,6 +11,7 @@ pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contacts::ledger::Charge;
 use contacts::{Clock, ErrorKind, Micros};
@@ -67,7 +68,26 @@ pub struct Client {
     session: session::Store,
     mint: Arc<Mint>,
     mint_key: String,
+    watch: Option<Watch>,
 }
+
+/// A call that was sent, for people: no secret of the account is in it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub operation: &'static str,
+    pub method: http::Method,
+    pub url: String,
+    /// `None`: no reply came.
+    pub status: Option<u16>,
+    /// Length of the reply's body.
+    pub bytes: usize,
+    pub took: Duration,
+    /// Units of each limit that it was charged to.
+    pub cost: Vec<(String, u32)>,
+}
+
+/// Is told of every call of a client, whatever came of it.
+pub type Watch = Arc<dyn Fn(Sent) + Send + Sync>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -150,6 +170,7 @@ impl Client {
             pacer,
             mint: Arc::new(Mint::alone(clock.clone())),
             mint_key: String::new(),
+            watch: None,
             clock,
             conn,
             base,
@@ -165,6 +186,11 @@ impl Client {
     pub fn with_mint(mut self, mint: Arc<Mint>, key: impl Into<String>) -> Client {
         self.mint = mint;
         self.mint_key = key.into();
+        self
+    }
+
+    pub fn watched(mut self, watch: Watch) -> Client {
+        self.watch = Some(watch);
         self
     }
 
@@ -267,9 +293,23 @@ impl Client {
             slot,
         } = ready;
         let mut names = self.names(session);
-        let called = prepared.url.clone();
+        let (called, method) = (prepared.url.clone(), prepared.method.clone());
         let asked_at = self.clock.now();
         let sent = self.http.send(prepared).await;
+        if let Some(watch) = &self.watch {
+            watch(Sent {
+                operation: call.operation,
+                method,
+                url: self.scrub(called.as_str(), session),
+                status: sent.as_ref().ok().map(|reply| reply.status),
+                bytes: sent.as_ref().map_or(0, |reply| reply.body.len()),
+                took: self.clock.now().since(asked_at),
+                cost: charges
+                    .iter()
+                    .map(|charge| (charge.limit.name.clone(), charge.cost))
+                    .collect(),
+            });
+        }
         match &sent {
             // The host was refused on the way: nothing was sent.
             Err(error) if error.kind == ErrorKind::HostRefused => self.pacer.give_back(slot).await,

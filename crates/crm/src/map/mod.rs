@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use contacts::{Contact, Micros};
 use minijinja::Value;
+use minijinja::value::merge_maps;
 
-use crate::expr::{Expr, ExprError, scope, to_text};
+use crate::expr::{Expr, ExprError, scope, to_text, value_of};
 use crate::spec::{Deletion, Mapping, Spec};
 
 pub(crate) use agent::agent;
@@ -47,6 +48,8 @@ pub struct Observed {
     pub updated: Micros,
     /// The row says itself that it is archived or deleted.
     pub removed: bool,
+    /// The contact is there, but not one that the integration wants.
+    pub unwanted: bool,
     /// Ids of records that were merged into this one.
     pub aliases: Vec<String>,
 }
@@ -172,10 +175,21 @@ impl<'a> Mapper<'a> {
         let mut aliases: Vec<String> = texts(&self.map.aliases)?;
         aliases.retain(|alias| *alias != contact.id);
         aliases.truncate(LONGEST_LIST);
+        let unwanted = match &self.map.filter {
+            Some(filter) if !removed => {
+                let contact = [("contact", value_of(&contact))];
+                !filter.is_true(&merge_maps([scope(contact), names.clone()]))?
+            }
+            _ => false,
+        };
+        if unwanted {
+            tally.dropped("unwanted");
+        }
         Ok(Some(Observed {
             contact,
             updated,
             removed,
+            unwanted,
             aliases,
         }))
     }

@@ -29,6 +29,8 @@ pub struct Mapping {
     pub url: Option<Expr>,
     /// Ids of records that were merged into this one.
     pub aliases: Option<Expr>,
+    /// Which contacts an integration wants; never from the connector's file.
+    pub filter: Option<Expr>,
 }
 
 impl Mapping {
@@ -79,6 +81,7 @@ impl Mapping {
             twitter,
             url,
             aliases,
+            filter: None,
         })
     }
 }

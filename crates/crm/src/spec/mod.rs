@@ -1,6 +1,7 @@
 //! The vocabulary of connector files: one type for everything that the CRMs studied need, read from the parsed TOML with
 //! all expressions compiled. What the engine does not run yet is refused here by name, so a file that loads can run.
 
+mod adjust;
 mod auth;
 mod connection;
 mod contacts;
@@ -18,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::expr::{Attributes, Names};
 use crate::load::{Reader, Table};
 
+pub(crate) use adjust::adjust;
+
+pub use adjust::Adjustments;
 pub use auth::{AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, GetMany, IdList, Lookup, Order, Pass};

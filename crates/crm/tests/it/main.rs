@@ -1,5 +1,6 @@
 //! The connector engine against small servers of its own: no network, no services.
 
+mod adjusted;
 mod calls;
 mod declared;
 mod faults;
