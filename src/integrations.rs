@@ -410,7 +410,10 @@ impl Integration {
                 fields.insert(name.clone(), default.clone());
             }
         }
-        let limits: Vec<Limit> = self.connector.limits(&fields).unwrap_or_default();
+        let limits: Vec<Limit> = self
+            .connector
+            .limits(&fields, self.deps.clock.now())
+            .unwrap_or_default();
         let now = self.deps.clock.now();
         self.deps
             .ledger

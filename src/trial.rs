@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contacts::ledger::{Class, Ledger, LimitKind, Times};
-use contacts::{Contact, SystemClock};
+use contacts::ledger::{Class, Ledger, Times};
+use contacts::{Clock, Contact, SystemClock};
 use crm::{
     AllowHosts, Client, ClientSettings, Connection, Connector, Counts, CrmError, FieldSource, FieldType, Http, Pacer,
     Patience, Region, Sent,
@@ -181,25 +181,18 @@ pub async fn run(plan: Plan) -> Trial {
     }
     let log = std::mem::take(&mut *log.lock());
     trial.requests = log.requests;
-    let limits = caller.connector.limits(&fields).unwrap_or_default();
+    let limits = caller.connector.limits(&fields, SystemClock.now()).unwrap_or_default();
     trial.spent = limits
         .iter()
         .filter_map(|limit| {
             Some(Spent {
                 limit: limit.name.clone(),
                 units: *log.spent.get(&limit.name)?,
-                max: most(limit.kind),
+                max: limit.kind.max(),
             })
         })
         .collect();
     trial
-}
-
-fn most(kind: LimitKind) -> u64 {
-    match kind {
-        LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => u64::from(max),
-        LimitKind::Quota { max, .. } => max,
-    }
 }
 
 struct Caller {

@@ -18,6 +18,7 @@ mod shipped;
 mod error;
 mod hosts;
 mod http;
+mod link;
 mod mint;
 mod pacer;
 mod reply;
@@ -31,7 +32,7 @@ pub use client::{
     AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
     Many, Page, Person, Sent, Watch, Window,
 };
-pub use connector::{Connector, Deletions};
+pub use connector::{Connector, Deletions, Delta};
 pub use error::{CrmError, CrmResult, Fate, Reached};
 pub use hosts::{AllowHosts, BadAllowHost, HostRefused, is_public};
 pub use http::{ClientSettings, Http};

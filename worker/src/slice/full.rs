@@ -55,6 +55,7 @@ impl Slice<'_> {
             full.crm_started = self.progress.crm_now(full.started);
         }
         let next = page.next.clone();
+        let page_delta = page.delta.take();
         if self.source.traits().get_many > 0 {
             // Not seen, so up for confirmation: a filter that was changed by mistake meets the brake.
             page.rows.retain(|row| !row.unwanted);
@@ -65,6 +66,9 @@ impl Slice<'_> {
             Some(next) => full.page = Some(next),
             None => {
                 // Everything visible at the start has been read: stamps up to then, less the lag, are covered.
+                if page_delta.is_some() {
+                    self.progress.begin_from(page_delta, full.started);
+                }
                 let traits = self.source.traits();
                 let covered = full.crm_started.minus(traits.lag);
                 let proves_absence = traits.get_many > 0 || traits.ids_list;

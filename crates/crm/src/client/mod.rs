@@ -5,6 +5,7 @@ mod agents;
 mod check;
 mod interactions;
 mod listing;
+mod lookups;
 pub(crate) mod prepare;
 mod session;
 pub(crate) mod token;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use contacts::ledger::Charge;
 use contacts::{Clock, ErrorKind, Micros};
+use jiff::tz::TimeZone;
 use minijinja::Value;
 use secrecy::SecretString;
 use url::Url;
@@ -26,8 +28,10 @@ use crate::http::{Http, Prepared};
 use crate::map::Region;
 use crate::mint::Mint;
 use crate::pacer::{Pacer, Slot};
-use crate::reply::{Judged, Reply, Tests, holds, judge};
-use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec};
+use crate::reply::{Judged, Reply, Tests, cost, holds, judge};
+use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec, zone};
+
+use self::lookups::LookedUp;
 
 pub use actions::{Deed, Done};
 pub use agents::AgentsPage;
@@ -64,6 +68,9 @@ pub struct Client {
     conn: Value,
     base: Url,
     region: Option<Region>,
+    /// The CRM's time zone, where its forms of time do not say it.
+    zone: TimeZone,
+    looked_up: LookedUp,
     secrets: Vec<String>,
     session: session::Store,
     mint: Arc<Mint>,
@@ -165,9 +172,20 @@ impl Client {
                 )
             })?),
         };
+        let tz = spec
+            .contacts
+            .changes
+            .as_ref()
+            .and_then(|changes| changes.since.as_ref()?.tz.as_ref());
+        let zone = match tz {
+            Some(tz) => zone(tz, &scope([("conn", conn.clone())]))?,
+            None => TimeZone::UTC,
+        };
         Ok(Client {
             http,
             pacer,
+            zone,
+            looked_up: LookedUp::default(),
             mint: Arc::new(Mint::alone(clock.clone())),
             mint_key: String::new(),
             watch: None,
@@ -276,7 +294,7 @@ impl Client {
         )?;
         self.http.check(&prepared.url, &spec.connection.hosts)?;
 
-        let charges = self.connector.charges(call.operation, &self.conn)?;
+        let charges = self.connector.charges(call.operation, &self.conn, self.clock.now())?;
         let slot = self.pacer.slot(&charges).await?;
         Ok(Ready {
             prepared,
@@ -325,6 +343,10 @@ impl Client {
         names.push(("response", reply.value.clone()));
         let scope = scope(names);
 
+        if let Some(cost) = cost(spec, &reply, &scope) {
+            let noted = self.pacer.really_cost(&charges, cost).await;
+            noted.map_err(|error| replied(error, status))?;
+        }
         let settings = &self.http.settings;
         for none_left in holds(spec, &reply, &scope, settings, now) {
             let noted = self.pacer.none_left(&none_left, &charges, asked_at).await;

@@ -133,7 +133,8 @@ fn names(spec: &Spec) -> Names {
         ..Vocabulary::default()
     };
     let lets = spec.contacts.map.lets.keys();
-    lets.fold(vocabulary.item(), |names, name| {
+    let looked_up = spec.contacts.lookups.iter().map(|lookup| lookup.name.clone());
+    lets.fold(vocabulary.item_with(looked_up), |names, name| {
         names.with(name.clone(), Attributes::Any)
     })
 }

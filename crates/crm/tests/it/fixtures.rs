@@ -38,6 +38,9 @@ struct Fixture {
     since: Option<String>,
     #[serde(default)]
     until: Option<String>,
+    /// The delta token that a change pass begins with.
+    #[serde(default)]
+    token: Option<Value>,
     exchanges: Vec<Exchange>,
 }
 
@@ -146,7 +149,11 @@ fn page_json(page: &Page) -> Value {
             shown
         })
         .collect();
-    json!({ "rows": rows, "repairs": page.repairs, "dropped": page.dropped })
+    let mut shown = json!({ "rows": rows, "repairs": page.repairs, "dropped": page.dropped });
+    if let Some(delta) = &page.delta {
+        shown["delta"] = delta.clone();
+    }
+    shown
 }
 
 async fn walk(client: &Client, fixture: &Fixture) -> Result<Vec<Value>, CrmError> {
@@ -164,7 +171,7 @@ async fn walk(client: &Client, fixture: &Fixture) -> Result<Vec<Value>, CrmError
                 (page_json(&page), page.next)
             }
             "changes" => {
-                let page = client.changes_page(window, at).await?;
+                let page = client.changes_page(window, fixture.token.as_ref(), at).await?;
                 (page_json(&page), page.next)
             }
             "deleted" => {

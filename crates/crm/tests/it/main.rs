@@ -2,8 +2,10 @@
 
 mod adjusted;
 mod calls;
+mod capabilities;
 mod declared;
 mod faults;
+mod fetching;
 mod fixtures;
 mod identity;
 mod language;
