@@ -61,6 +61,7 @@ struct Newest {
 
 pub(crate) struct Contacts {
     pub seed: u64,
+    pub whole_seconds: bool,
     next_id: u64,
     version: u64,
     /// What readers see; the contact with id n lies at n − 1.
@@ -79,9 +80,11 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
-    pub(crate) fn new(seed: u64, count: u64) -> Contacts {
+    /// `whole_seconds`: the CRM keeps no fractions of its stamps.
+    pub(crate) fn new(seed: u64, count: u64, whole_seconds: bool) -> Contacts {
+        let stamp = |id| data::first_stamp(seed, id, whole_seconds);
         let record = |id| Record {
-            modified: data::first_stamp(seed, id),
+            modified: stamp(id),
             version: id,
             ..Record::default()
         };
@@ -102,7 +105,8 @@ impl Contacts {
             newest: HashMap::new(),
             waiting: BTreeMap::new(),
             sequence: 0,
-            history: History::new(seed, count),
+            history: History::new(seed, count, whole_seconds),
+            whole_seconds,
             rng: Rng::of(seed, Purpose::Choices, 0),
         }
     }
@@ -166,6 +170,29 @@ impl Contacts {
             .map(|(&(at, id), &into)| (at, id, into))
     }
 
+    /// No version up to this one will become visible any more.
+    pub(crate) fn settled_version(&self) -> u64 {
+        let first = self.waiting.values().map(|change| change.version).min();
+        first.map_or(self.version, |version| version - 1)
+    }
+
+    /// Version and id of those that were deleted after a version, as far as readers see it.
+    pub(crate) fn deleted_after(&self, version: u64) -> impl Iterator<Item = (u64, u64)> {
+        let deletions = self.history.deletions();
+        deletions.filter(move |(found, id)| *found > version && self.dead.contains(id))
+    }
+
+    /// When a contact was deleted, if it was.
+    pub(crate) fn deleted_at(&self, id: u64) -> Option<i64> {
+        if !self.dead.contains(&id) {
+            return None;
+        }
+        self.tombstones
+            .keys()
+            .find(|(_, known)| *known == id)
+            .map(|(at, _)| *at)
+    }
+
     pub(crate) fn row(&self, id: u64, record: &Record, whole_seconds: bool) -> Row {
         let fields = record.more.as_ref().map(|more| &more.fields);
         let content = data::content(self.seed, id, record.revision, fields);
@@ -201,6 +228,11 @@ impl Contacts {
             Some(newest) => newest.record.as_ref(),
             None => self.get(id),
         }
+    }
+
+    /// Every contact past an id in its newest version.
+    pub(crate) fn newest_after(&self, id: u64) -> impl Iterator<Item = (u64, &Record)> {
+        (id.saturating_add(1)..self.next_id).filter_map(|id| Some((id, self.newest(id)?)))
     }
 
     pub(crate) fn truth(&self, whole_seconds: bool) -> impl Iterator<Item = Row> {
