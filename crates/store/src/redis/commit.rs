@@ -56,7 +56,9 @@ impl RedisStore {
         let (asked, replies) = reading(keys, &ids);
         let (mut conversation, replies) = self.commits.begin(DOING, &asked, replies).await?;
         let read = Read::of(replies, ids.len())?;
-        let Some(head) = read.head else { return Err(no_snapshot()) };
+        let Some(head) = read.head else {
+            return Err(no_snapshot());
+        };
         if head.fence > commit.fence {
             return Err(fenced(commit.fence, head.fence));
         }
@@ -153,9 +155,12 @@ impl Read {
 
 fn value(reply: Reply) -> Value {
     match reply {
-        Reply::Strings(strings) => {
-            Value::Array(strings.iter().map(|string| Value::BulkString(string.to_vec())).collect())
-        }
+        Reply::Strings(strings) => Value::Array(
+            strings
+                .iter()
+                .map(|string| Value::BulkString(string.to_vec()))
+                .collect(),
+        ),
         Reply::Other(value) => value,
     }
 }
@@ -227,9 +232,15 @@ fn writing(
         .for_each(|(key, id)| held.pair(&key.to_be_bytes(), id.as_bytes()));
     let pair = |(key, id): &(u64, &str)| hex(*key) + id;
     let mut unshared = Gathered::new("ZREM", &keys.lookups);
-    moves.unshared.iter().for_each(|lookup| unshared.one(pair(lookup).as_bytes()));
+    moves
+        .unshared
+        .iter()
+        .for_each(|lookup| unshared.one(pair(lookup).as_bytes()));
     let mut shared = Gathered::new("ZADD", &keys.lookups);
-    moves.shared.iter().for_each(|lookup| shared.pair(b"0", pair(lookup).as_bytes()));
+    moves
+        .shared
+        .iter()
+        .for_each(|lookup| shared.pair(b"0", pair(lookup).as_bytes()));
     for gathered in [bodies, ids, gone_stones, stones, free, held, unshared, shared] {
         gathered.add_to(&mut all);
     }

@@ -76,7 +76,9 @@ async fn hold_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
             .clone();
         let (next, found): (String, Vec<String>) = link.query("look for snapshots", &scan).await?;
         for lookups in found {
-            let Some(snapshot) = lookups.strip_suffix("lookups") else { continue };
+            let Some(snapshot) = lookups.strip_suffix("lookups") else {
+                continue;
+            };
             let holders = format!("{snapshot}holders");
             let mut from = Some(b"-".to_vec());
             while let Some(start) = from {

@@ -26,9 +26,7 @@ impl Record<'_> {
     }
 
     pub fn changed(&self) -> Option<&Known> {
-        self.after
-            .as_ref()
-            .filter(|after| self.before.as_ref() != Some(*after))
+        self.after.as_ref().filter(|after| self.before.as_ref() != Some(*after))
     }
 
     /// The times under which the record's tombstone is to go, and to come.
@@ -59,7 +57,9 @@ pub(super) struct Plan<'a> {
 /// The ids of a commit, each once.
 pub(super) fn ids(commit: &Commit) -> Vec<&str> {
     let rows = commit.rows.iter().map(|row| row.id.as_str());
-    let mut ids: Vec<&str> = rows.chain(commit.removals.iter().map(|removal| removal.id.as_str())).collect();
+    let mut ids: Vec<&str> = rows
+        .chain(commit.removals.iter().map(|removal| removal.id.as_str()))
+        .collect();
     let mut seen = std::collections::HashSet::with_capacity(ids.len());
     ids.retain(|id| seen.insert(*id));
     ids
@@ -253,7 +253,11 @@ mod tests {
 
     impl Places {
         fn take(&mut self, lookups: &Lookups<'_>) {
-            let holders: Vec<Option<String>> = lookups.keys().iter().map(|key| self.holders.get(key).cloned()).collect();
+            let holders: Vec<Option<String>> = lookups
+                .keys()
+                .iter()
+                .map(|key| self.holders.get(key).cloned())
+                .collect();
             let moves = lookups.moves(&holders);
             for key in moves.free {
                 assert!(self.holders.remove(&key).is_some(), "nobody held it");
