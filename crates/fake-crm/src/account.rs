@@ -1,5 +1,6 @@
 //! One account of the CRM: everything it holds, behind one lock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,23 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::AccountOptions;
+use crate::api::Op;
 use crate::clock;
 use crate::data::{self, User, UserFields};
 use crate::history::NEVER;
 use crate::knobs::Knobs;
+use crate::limits::{Arrival, Charge, Limiter};
 use crate::oauth::OauthServer;
+use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::state::{Contacts, Moment};
-use crate::stats::{Meter, Quota, Stats};
-use crate::webhooks::{self, News, Outbox};
+use crate::stats::{Meter, Stats};
+use crate::webhooks::{self, News, Outbox, Subscription};
 use crate::writes::Made;
 
 pub(crate) struct Account {
     pub name: String,
+    pub profile: Profile,
     started: Instant,
     state: Mutex<State>,
     /// Follows the knob, for the answers that wait for it.
@@ -40,11 +45,17 @@ pub(crate) struct State {
     pub viewer: Option<usize>,
     pub knobs: Knobs,
     pub meter: Meter,
+    pub limiter: Limiter,
     pub outbox: Outbox,
     pub made: Made,
     /// Makes the tokens of an endless list differ.
     pub lap: u64,
-    account: String,
+    pub account: String,
+    pub profile: Profile,
+    /// Access tokens that the account's own token endpoint has made, with the real time of their end.
+    pub sessions: BTreeMap<String, i64>,
+    /// How many subscriptions there were, the operator's included.
+    hooks_made: u64,
     wake: Arc<Notify>,
 }
 
@@ -84,28 +95,36 @@ enum Lag {
 impl Account {
     pub(crate) fn new(seed: u64, options: AccountOptions) -> Arc<Account> {
         let seed = Rng::account_seed(seed, &options.name);
-        let knobs = Knobs {
-            limit: options.limit,
+        let vendor = options.profile.vendor();
+        let mut knobs = Knobs {
+            // The limits of the other profiles are their vendors'.
+            limit: options.limit.filter(|_| options.profile == Profile::House),
             concurrency: options.concurrency,
             ..Knobs::default()
         };
+        vendor.knobs(&mut knobs);
         let wake = Arc::<Notify>::default();
         let state = State {
-            contacts: Contacts::new(seed, options.contacts as u64),
+            contacts: Contacts::new(seed, options.contacts as u64, vendor.whole_seconds()),
             users: vec![UserRecord::new(); options.users],
             tokens: vec![options.token],
             issuer: None,
             viewer: None,
             knobs,
             meter: Meter::default(),
+            limiter: Limiter::default(),
             outbox: Outbox::default(),
             made: Made::default(),
             lap: 0,
             account: options.name.clone(),
+            profile: options.profile,
+            sessions: BTreeMap::new(),
+            hooks_made: 1,
             wake: wake.clone(),
         };
         Arc::new(Account {
             name: options.name,
+            profile: options.profile,
             started: Instant::now(),
             state: Mutex::new(state),
             frozen: watch::Sender::new(false),
@@ -126,7 +145,7 @@ impl Account {
     pub(crate) fn changed(self: &Arc<Account>) {
         let (frozen, sends) = {
             let state = self.state.lock();
-            (state.knobs.frozen, state.outbox.webhook.is_some())
+            (state.knobs.frozen, state.outbox.has_subscribers())
         };
         self.frozen.send_replace(frozen);
         if sends {
@@ -143,7 +162,7 @@ impl Account {
 
     /// For calls that come while nobody runs the dispatcher any more: the runtime it ran on may be gone.
     pub(crate) fn ensure_dispatcher_if_needed(self: &Arc<Account>) {
-        if self.state.lock().outbox.webhook.is_some() {
+        if self.state.lock().outbox.has_subscribers() {
             self.ensure_dispatcher();
         }
     }
@@ -178,13 +197,51 @@ impl State {
 
     pub(crate) fn publish(&mut self, news: Vec<News>) {
         if !news.is_empty() {
+            let vendor = self.profile.vendor();
+            let news = news.into_iter().filter(|news| vendor.tells(news.kind)).collect();
             self.outbox.add(&self.account, news, &mut self.contacts.rng);
             self.wake.notify_one();
         }
     }
 
-    pub(crate) fn count_call(&mut self, since_start: Duration) -> Option<Quota> {
-        self.meter.count(self.knobs.limit, since_start, clock::now_ms())
+    /// Counts a call that was let in, under the house's limit and those of the vendor.
+    pub(crate) fn count_call(&mut self, op: Option<Op>, since_start: Duration) -> Vec<Charge> {
+        let now_ms = clock::now_ms();
+        let charge = self.meter.count(self.knobs.limit, since_start, now_ms);
+        let at = Arrival {
+            since_start,
+            now_ms,
+            zone: self.knobs.zone(),
+        };
+        let mut charges: Vec<Charge> = charge.into_iter().collect();
+        if let Some(op) = op {
+            let limits = self.profile.vendor().limits();
+            charges.extend(self.limiter.charge(limits, &self.knobs.limits, op, &at));
+        }
+        self.meter.stats.over_limit += u64::from(charges.iter().any(|charge| charge.over));
+        charges
+    }
+
+    /// Adds a subscription under an id of the vendor's making.
+    pub(crate) fn add_hook(&mut self, id: impl FnOnce(u64) -> String, subscription: Subscription) -> String {
+        self.hooks_made += 1;
+        let id = id(self.hooks_made);
+        self.outbox.subscriptions.insert(id.clone(), subscription);
+        self.wake.notify_one();
+        id
+    }
+
+    /// Whether somebody may call with this token. Notes whose call it is.
+    pub(crate) fn accepts(&mut self, token: Option<&str>) -> bool {
+        let issued = token.and_then(|token| self.issuer.as_ref()?.accepts(token));
+        self.viewer = issued
+            .filter(|viewer| viewer.account == self.account)
+            .map(|viewer| viewer.user);
+        let Some(token) = token else { return false };
+        let now = clock::now_ms();
+        self.viewer.is_some()
+            || self.tokens.iter().any(|valid| valid == token)
+            || self.sessions.get(token).is_some_and(|&until| now < until)
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -192,6 +249,7 @@ impl State {
             contacts: self.contacts.live(),
             webhooks: self.outbox.stats.clone(),
             made: self.made.counts(),
+            limits: self.limiter.read(self.profile.vendor().limits(), &self.knobs.limits),
             ..self.meter.read(self.knobs.limit)
         }
     }
@@ -252,7 +310,7 @@ impl State {
     }
 
     pub(crate) fn moment(&mut self, transaction: &Transaction) -> Moment {
-        let early = self.outbox.webhook.as_ref().is_some_and(|webhook| webhook.early);
+        let early = self.outbox.is_early() || self.profile.vendor().tells_at_once();
         Moment {
             news_at_once: early,
             ..transaction.moment(&mut self.contacts.rng)

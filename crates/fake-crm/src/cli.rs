@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::{AccountOptions, BadRateLimit, FakeCrm, Options, RateLimit};
+use crate::{AccountOptions, BadRateLimit, FakeCrm, Options, Profile, RateLimit};
 
 /// A fake CRM with generated contacts, for trying things out.
 #[derive(Clone, clap::Args)]
@@ -17,7 +17,11 @@ pub struct Cli {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8099")]
     pub listen: SocketAddr,
 
-    /// Account name, part of the path; give it several times for several accounts.
+    /// Which vendor to play: its paths, credentials, limits, errors and webhooks.
+    #[arg(long, value_name = "VENDOR", default_value = "house", value_enum)]
+    pub profile: Profile,
+
+    /// Account name, part of the house's path; give it several times for several accounts.
     #[arg(long, value_name = "NAME", default_value = "demo")]
     pub account: Vec<String>,
 
@@ -33,7 +37,8 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 
-    /// Rate limit per account: calls/window, or `none`.
+    /// Rate limit per account of the house: calls/window, or `none`. The other profiles have their vendors' limits, which
+    /// the knob `limits` changes.
     #[arg(long, value_name = "LIMIT", default_value = "100/1s")]
     pub limit: Limit,
 }
@@ -59,6 +64,7 @@ impl fmt::Debug for Cli {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cli")
             .field("listen", &self.listen)
+            .field("profile", &self.profile)
             .field("account", &self.account)
             .field("contacts", &self.contacts)
             .field("seed", &self.seed)
@@ -96,7 +102,13 @@ fn options(cli: &Cli) -> anyhow::Result<Options> {
         );
         accounts.push(AccountOptions {
             name: name.clone(),
-            token: cli.token.clone(),
+            profile: cli.profile,
+            // A call finds its account by its token, so the further ones have one of their own.
+            token: if cli.profile == Profile::House || accounts.is_empty() {
+                cli.token.clone()
+            } else {
+                format!("{}-{name}", cli.token)
+            },
             contacts: cli.contacts,
             limit: cli.limit.0,
             ..AccountOptions::default()
@@ -110,17 +122,18 @@ fn options(cli: &Cli) -> anyhow::Result<Options> {
 
 fn banner(cli: &Cli, address: SocketAddr) -> String {
     let base = format!("http://{address}");
-    let limit = cli
-        .limit
-        .0
-        .map_or_else(|| "no rate limit".to_owned(), |limit| format!("limit {limit}"));
+    let limit = match cli.limit.0 {
+        _ if cli.profile != Profile::House => format!("limits of {}", cli.profile),
+        None => "no rate limit".to_owned(),
+        Some(limit) => format!("limit {limit}"),
+    };
     let accounts = cli.account.join(", ");
     let account = cli.account.first().map_or("demo", String::as_str);
     let token = &cli.token;
+    let example = cli.profile.vendor().example(&base, account, token);
     format!(
         "fake CRM on {base}: {accounts}; {} contacts each, seed {}, {limit}\n\n\
-         curl -s -H 'Authorization: Bearer {token}' {base}/api/{account}/me\n\
-         curl -s -H 'Authorization: Bearer {token}' '{base}/api/{account}/contacts?limit=2'\n\
+         {example}\n\
          curl -s {base}/_control -d '{{\"account\": \"{account}\", \"edit\": {{\"count\": 5}}}}'\n\
          curl -s {base}/_control -d '{{\"account\": \"{account}\", \"set\": {{\"slow_ms\": 500, \"burst_429\": 3}}}}'\n\
          curl -s '{base}/_stats?account={account}'\n",
@@ -173,9 +186,27 @@ mod tests {
         let cli = cli(&[]).expect("defaults");
         let banner = banner(&cli, "127.0.0.1:4711".parse().expect("address"));
         assert!(
-            banner.contains("http://127.0.0.1:4711/api/demo/me") && banner.contains("limit 100/1s"),
+            banner.contains("http://127.0.0.1:4711/api/demo/contacts") && banner.contains("limit 100/1s"),
             "{banner}"
         );
+    }
+
+    #[test]
+    fn a_profile_is_named_on_the_command_line_and_its_accounts_have_tokens_of_their_own() {
+        for profile in Profile::ALL {
+            let cli = cli(&["--profile", profile.name(), "--account", "a", "--account", "b"]).expect("flags");
+            let options = options(&cli).expect("options");
+            assert_eq!(options.accounts[0].profile, *profile);
+            let tokens = options.accounts.iter().map(|account| account.token.as_str());
+            let shared = tokens.collect::<std::collections::HashSet<_>>().len() == 1;
+            assert_eq!(shared, *profile == Profile::House);
+            assert!(
+                banner(&cli, "127.0.0.1:1".parse().expect("address")).contains("demo-token"),
+                "{profile}"
+            );
+        }
+        let error = cli(&["--profile", "rolodex"]).expect_err("refused").to_string();
+        assert!(error.contains("hubspot"), "{error}");
     }
 
     #[tokio::test]

@@ -109,7 +109,7 @@ pub struct Done {
     pub edits: Vec<Edit>,
     /// The knobs as they are now, after `set`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub knobs: Option<Knobs>,
+    pub knobs: Option<Box<Knobs>>,
     /// How many held edits `commit` made visible.
     #[serde(default)]
     pub committed: usize,

@@ -64,6 +64,20 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// Every value given, and nothing in it.
+    pub(crate) fn empty() -> Fields {
+        Fields {
+            first_name: Some(String::new()),
+            last_name: Some(String::new()),
+            company: Some(String::new()),
+            job_title: Some(String::new()),
+            emails: Some(Vec::new()),
+            phones: Some(Vec::new()),
+            address: Some(Address::default()),
+            website: Some(String::new()),
+        }
+    }
+
     pub(crate) fn lay_over(&mut self, newer: &Fields) {
         macro_rules! take {
             ($($field:ident),*) => { $( if newer.$field.is_some() { self.$field = newer.$field.clone(); } )* };
@@ -149,9 +163,14 @@ pub(crate) struct Content {
 const FIRST_STAMP_MS: i64 = 1_704_067_200_000;
 const STAMP_SPAN_MS: u64 = 2 * 365 * 24 * 3600 * 1000;
 
-pub(crate) fn first_stamp(seed: u64, id: u64) -> i64 {
+pub(crate) fn first_stamp(seed: u64, id: u64, whole_seconds: bool) -> i64 {
     let offset = Rng::of(seed, Purpose::Stamp, id).below(STAMP_SPAN_MS);
-    FIRST_STAMP_MS + offset as i64
+    let exact = FIRST_STAMP_MS + offset as i64;
+    if whole_seconds {
+        exact.div_euclid(1000) * 1000
+    } else {
+        exact
+    }
 }
 
 pub(crate) fn content(seed: u64, id: u64, revision: u32, fields: Option<&Fields>) -> Content {
@@ -394,7 +413,7 @@ mod tests {
     fn the_seed_decides_everything() {
         assert_eq!(content(7, 42, 0, None), content(7, 42, 0, None));
         assert_ne!(content(7, 42, 0, None), content(8, 42, 0, None));
-        assert_eq!(first_stamp(7, 42), first_stamp(7, 42));
+        assert_eq!(first_stamp(7, 42, false), first_stamp(7, 42, false));
         assert_ne!(Rng::account_seed(1, "a"), Rng::account_seed(1, "b"));
     }
 

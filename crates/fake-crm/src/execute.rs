@@ -25,7 +25,7 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
     match action {
         Action::Set(knobs) => {
             state.knobs.set(&knobs).map_err(Refusal::bad)?;
-            done.knobs = Some(state.knobs.clone());
+            done.knobs = Some(Box::new(state.knobs.clone()));
         }
         Action::Create(create) => create_contacts(state, &create),
         Action::Edit(change) => {
@@ -70,11 +70,12 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
             if let Some(webhook) = &webhook {
                 webhook.check().map_err(Refusal::bad)?;
             }
-            state.outbox.subscribe(webhook);
+            state.outbox.subscribe(webhook, state.profile.vendor().greets());
         }
         Action::Users(users) => change_users(state, &users)?,
         Action::Reset {} => {
             state.meter.reset();
+            state.limiter.reset();
             state.outbox.reset();
         }
     }

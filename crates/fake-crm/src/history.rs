@@ -24,6 +24,7 @@ pub const NEVER: i64 = i64::MAX;
 pub(crate) struct History {
     seed: u64,
     generated: u64,
+    whole_seconds: bool,
     past: Vec<PastEdit>,
 }
 
@@ -37,10 +38,11 @@ pub(crate) struct PastEdit {
 }
 
 impl History {
-    pub(crate) fn new(seed: u64, generated: u64) -> History {
+    pub(crate) fn new(seed: u64, generated: u64, whole_seconds: bool) -> History {
         History {
             seed,
             generated,
+            whole_seconds,
             past: Vec::new(),
         }
     }
@@ -57,7 +59,7 @@ impl History {
 
     pub(crate) fn all(&self) -> Vec<Edit> {
         let first = (1..=self.generated).map(|id| {
-            let modified = data::first_stamp(self.seed, id);
+            let modified = data::first_stamp(self.seed, id, self.whole_seconds);
             PastEdit {
                 id,
                 version: id,

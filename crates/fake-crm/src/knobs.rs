@@ -1,9 +1,11 @@
 //! The knobs of one account: how its CRM misbehaves. All of them are off by default.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::api::Op;
@@ -54,6 +56,14 @@ pub struct Knobs {
     pub edits_per_page: EditsPerPage,
     /// None: no limit.
     pub limit: Option<RateLimit>,
+    /// Changes the vendor's limits by name; null switches one off. The house has none of them.
+    pub limits: BTreeMap<String, Option<RateLimit>>,
+    /// IANA name of the account's time zone: where its days begin.
+    pub time_zone: String,
+    /// A list of changes keeps the newest ones back this long (Zendesk).
+    pub hold_back_ms: u64,
+    /// Tokens of changes (Dataverse) and of pages (Zoho) are forgotten after this long.
+    pub token_life_ms: u64,
     /// Calls at the same time; one more is answered 429. None: no bound.
     pub concurrency: Option<u32>,
     /// Sent as `Retry-After` instead of the true seconds; may be absurd, must be a legal header value.
@@ -101,6 +111,10 @@ impl Default for Knobs {
             frozen: false,
             edits_per_page: EditsPerPage::default(),
             limit: None,
+            limits: BTreeMap::new(),
+            time_zone: "UTC".to_owned(),
+            hold_back_ms: 0,
+            token_life_ms: 7 * 24 * 3600 * 1000,
             concurrency: None,
             retry_after: None,
             errors_as_200: false,
@@ -215,6 +229,11 @@ impl Knobs {
         Ok(())
     }
 
+    /// The account's time zone.
+    pub(crate) fn zone(&self) -> TimeZone {
+        TimeZone::get(&self.time_zone).unwrap_or(TimeZone::UTC)
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         const TEN_YEARS_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
         if !(500..=599).contains(&self.fail_status) {
@@ -222,6 +241,9 @@ impl Knobs {
         }
         if self.shown_percent > 100 {
             return Err("must be 0 to 100");
+        }
+        if TimeZone::get(&self.time_zone).is_err() {
+            return Err("must be a time zone such as `Europe/Lisbon`");
         }
         if self.drip_bytes == 0 {
             return Err("must be at least 1");
@@ -280,6 +302,8 @@ mod tests {
             (json!({"slow_ms": "soon"}), "knob `slow_ms`"),
             (json!({"limit": "100"}), "100/1s"),
             (json!({"fail_status": 404}), "500 to 599"),
+            (json!({"time_zone": "Mars/Olympus"}), "Europe/Lisbon"),
+            (json!({"limits": {"daily": "many"}}), "100/1s"),
             (json!({"retry_after": "a\nb"}), "legal header"),
             (json!({"edits_per_page": {"moves": 1}}), "unknown field `moves`"),
             (json!({"fault_ops": ["contacts.lst"]}), "contacts.list"),

@@ -9,12 +9,17 @@ mod data;
 mod execute;
 mod history;
 mod knobs;
+mod limits;
 mod oauth;
+mod profile;
 mod rng;
+mod select;
 mod server;
 mod state;
 mod stats;
+mod vendors;
 mod webhooks;
+mod wire;
 mod writes;
 
 use std::collections::HashMap;
@@ -32,10 +37,12 @@ pub use crate::control::{Action, Change, Control, ControlReply, Create, Done, Me
 pub use crate::data::{Address, Fields, Row, Ticket, User, UserFields, owner};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
+pub use crate::limits::LimitStats;
 pub use crate::oauth::{OauthKnobs, OauthServer, OauthStats, Viewer};
+pub use crate::profile::Profile;
 pub use crate::stats::{Stats, WebhookStats, Window};
 pub use crate::webhooks::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, signature};
-pub use crate::writes::{LoggedCall, MadeTicket};
+pub use crate::writes::{LoggedCall, MadeNote, MadeTicket};
 
 /// What the CRM is made of. The same options make the same contacts, stamps included.
 #[derive(Debug, Clone)]
@@ -46,11 +53,13 @@ pub struct Options {
 
 #[derive(Clone)]
 pub struct AccountOptions {
-    /// In the path: `/api/{name}/…`. Unique.
+    /// In the house's path: `/api/{name}/…`. Unique.
     pub name: String,
+    pub profile: Profile,
     pub token: String,
     pub contacts: usize,
     pub users: usize,
+    /// Of the house. The other profiles have their vendors' limits, which the knob `limits` changes.
     pub limit: Option<RateLimit>,
     /// Calls at the same time.
     pub concurrency: Option<u32>,
@@ -69,6 +78,7 @@ impl Default for AccountOptions {
     fn default() -> AccountOptions {
         AccountOptions {
             name: "demo".to_owned(),
+            profile: Profile::House,
             token: "demo-token".to_owned(),
             contacts: 10_000,
             users: 12,
@@ -86,6 +96,7 @@ impl fmt::Debug for AccountOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccountOptions")
             .field("name", &self.name)
+            .field("profile", &self.profile)
             .field("contacts", &self.contacts)
             .field("users", &self.users)
             .field("limit", &self.limit)
@@ -102,6 +113,7 @@ pub struct FakeCrm {
 
 struct Inner {
     first: String,
+    order: Vec<Arc<Account>>,
     accounts: HashMap<String, Arc<Account>>,
 }
 
@@ -111,13 +123,16 @@ impl FakeCrm {
     pub fn new(options: Options) -> FakeCrm {
         let first = options.accounts.first().expect("a CRM needs an account").name.clone();
         let mut accounts = HashMap::new();
+        let mut order = Vec::new();
         for account in options.accounts {
             let name = account.name.clone();
-            let replaced = accounts.insert(name.clone(), Account::new(options.seed, account));
+            let account = Account::new(options.seed, account);
+            order.push(account.clone());
+            let replaced = accounts.insert(name.clone(), account);
             assert!(replaced.is_none(), "two accounts are called `{name}`");
         }
         FakeCrm {
-            inner: Arc::new(Inner { first, accounts }),
+            inner: Arc::new(Inner { first, order, accounts }),
         }
     }
 
@@ -215,6 +230,15 @@ impl FakeCrm {
     #[track_caller]
     pub fn calls(&self, account: &str) -> Vec<LoggedCall> {
         self.known(account).lock().made.calls.clone()
+    }
+
+    /// The notes that were written through the API, in their order.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[track_caller]
+    pub fn notes(&self, account: &str) -> Vec<MadeNote> {
+        self.known(account).lock().made.notes.clone()
     }
 
     /// Every version of every contact, first the generated ones by id, then the edits in the order they were made.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::{Query, State as Extract};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,31 +17,27 @@ use serde_json::json;
 
 use crate::FakeCrm;
 use crate::account::{Account, State};
-use crate::api::{self, ApiError, Call, Op};
+use crate::api::{Op, invalid};
 use crate::control::{Control, ControlReply, Refusal, RefusalCode};
 use crate::knobs::Knobs;
-use crate::stats::Quota;
+use crate::limits::Charge;
+use crate::profile::Profile;
+use crate::vendors::{Refused, Throttle, Vendor, house};
+use crate::wire::{JSON, Reply, Request};
 
 pub(crate) fn router(crm: FakeCrm) -> Router {
     Router::new()
-        .route("/api/{account}/{*path}", any(vendor))
         .route("/_truth", get(truth))
         .route("/_history", get(history))
         .route("/_stats", get(stats))
         .route("/_control", post(control))
-        .fallback(|| async { error_response(StatusCode::NOT_FOUND, "not_found", "no such path") })
+        // What is not the operator's is the vendor's, with the vendor's own paths.
+        .fallback(vendor)
         .with_state(crm)
 }
 
-const JSON: &str = "application/json";
-
-/// What leaves the CRM, before the network has its way with it.
 struct Answer {
-    status: StatusCode,
-    content_type: &'static str,
-    body: Vec<u8>,
-    quota: Option<Quota>,
-    retry_after: Option<String>,
+    reply: Reply,
     date_ms: i64,
     way: Way,
 }
@@ -57,19 +53,13 @@ struct Way {
     padding: u64,
 }
 
-async fn vendor(
-    Extract(crm): Extract<FakeCrm>,
-    Path((name, path)): Path<(String, String)>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let Some(account) = crm.account(&name) else {
+async fn vendor(Extract(crm): Extract<FakeCrm>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let request = Request::new(&method, &uri, &headers, &body);
+    let Some(account) = called(&crm, &request) else {
         return error_response(StatusCode::NOT_FOUND, "not_found", "no such account");
     };
+    let answer = decide(&account, &request);
     account.ensure_dispatcher_if_needed();
-    let answer = decide(&account, &method, &path, &uri, &headers, &body);
     let presence = Presence(account.clone());
     if answer.way.freeze {
         account.thawed().await;
@@ -78,6 +68,22 @@ async fn vendor(
         tokio::time::sleep(answer.way.slow).await;
     }
     send(answer, presence)
+}
+
+/// The account whose credentials come with the call; without good ones the first that knows the path, or any of a vendor.
+fn called(crm: &FakeCrm, request: &Request) -> Option<Arc<Account>> {
+    let accounts = &crm.inner.order;
+    let claiming: Vec<_> = accounts
+        .iter()
+        .filter(|account| account.profile.vendor().claims(&account.name, request))
+        .collect();
+    let admitting = |account: &&&Arc<Account>| account.profile.vendor().admits(&mut account.lock(), request);
+    let found = match claiming.as_slice() {
+        [one] => Some(*one),
+        several => several.iter().find(admitting).or(several.first()).copied(),
+    };
+    let any = || accounts.iter().find(|account| account.profile != Profile::House);
+    found.or_else(any).cloned()
 }
 
 /// A call that [`decide`] counted as being under way, until its last byte has left or the caller has gone.
@@ -89,123 +95,90 @@ impl Drop for Presence {
     }
 }
 
-fn decide(account: &Account, method: &Method, path: &str, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Answer {
+fn decide(account: &Account, request: &Request) -> Answer {
     let since_start = account.since_start();
+    let vendor = account.profile.vendor();
     let mut state = account.lock();
     let state = &mut *state;
     state.meter.enter();
-    let routed = api::route(method, path);
-    let name = routed.map_or("unknown", |(op, _)| op.name());
+    let op = vendor.route(request);
+    let name = op.map_or("unknown", Op::name);
     *state.meter.stats.calls.entry(name.to_owned()).or_default() += 1;
 
-    let token = bearer(headers);
-    let issued = token.and_then(|token| state.issuer.as_ref()?.accepts(token));
-    state.viewer = issued
-        .filter(|viewer| viewer.account == account.name)
-        .map(|viewer| viewer.user);
-    let valid = state.viewer.is_some() || token.is_some_and(|token| state.tokens.iter().any(|valid| valid == token));
-    let mut answer = if valid && state.knobs.revoke_after != Some(0) {
+    let valid = vendor.admits(state, request);
+    let reply = if valid && state.knobs.revoke_after != Some(0) {
         if let Some(left) = &mut state.knobs.revoke_after {
             *left -= 1;
         }
-        let quota = state.count_call(since_start);
-        Answer {
-            quota,
-            ..admitted(state, &account.name, routed, uri, body, quota)
-        }
+        let charges = state.count_call(op, since_start);
+        let reply = admitted(state, vendor, op, request, &charges);
+        vendor.stamp(state, reply, &charges)
     } else {
-        let message = if token.is_some() {
-            "the token is not valid"
-        } else {
-            "send Authorization: Bearer TOKEN"
-        };
-        let error = ApiError {
-            status: StatusCode::UNAUTHORIZED,
-            code: "unauthorized",
-            message: message.to_owned(),
-        };
-        refused(state, &error, token)
+        let given = vendor.credential(request);
+        vendor.refuse(state, request, &Refused::Unauthorized { given })
     };
-    if let Some((op, _)) = routed {
-        let whole = answer.status.is_success() && answer.content_type == JSON;
-        answer.way = way(&mut state.knobs, op, whole);
+    let way = match op {
+        Some(op) => way(&mut state.knobs, op, reply.is_whole()),
+        None => Way::default(),
+    };
+    *state.meter.stats.statuses.entry(reply.status.as_u16()).or_default() += 1;
+    Answer {
+        reply,
+        date_ms: state.crm_now(),
+        way,
     }
-    *state.meter.stats.statuses.entry(answer.status.as_u16()).or_default() += 1;
-    answer
 }
 
-/// A call of somebody with a valid token.
-fn admitted(
-    state: &mut State,
-    account: &str,
-    routed: Option<(Op, Option<u64>)>,
-    uri: &Uri,
-    body: &[u8],
-    quota: Option<Quota>,
-) -> Answer {
-    let Some((op, contact)) = routed else {
-        let message = "no such operation".to_owned();
-        return refused(
-            state,
-            &ApiError {
-                status: StatusCode::NOT_FOUND,
-                code: "not_found",
-                message,
-            },
-            None,
-        );
+/// A call of somebody with valid credentials.
+fn admitted(state: &mut State, vendor: &dyn Vendor, op: Option<Op>, request: &Request, charges: &[Charge]) -> Reply {
+    let Some(op) = op else {
+        return vendor.refuse(state, request, &Refused::NoOperation);
     };
-    let window = quota.map_or(1, |quota| quota.reset_seconds());
-    if quota.is_some_and(|quota| quota.over) {
-        return too_many(state, "too many calls in this window", window);
+    if let Some(over) = charges.iter().find(|charge| charge.over) {
+        return throttled(state, vendor, request, Throttle::Window, Some(over));
     }
-    if state
-        .knobs
-        .concurrency
-        .is_some_and(|bound| state.meter.stats.in_flight > bound)
-    {
+    let bound = state.knobs.concurrency;
+    if bound.is_some_and(|bound| state.meter.stats.in_flight > bound) {
         state.meter.stats.over_concurrency += 1;
-        return too_many(state, "too many calls at the same time", 1);
+        return throttled(state, vendor, request, Throttle::Concurrency, None);
     }
     let faulty = state.knobs.fault_ops.is_empty() || state.knobs.fault_ops.contains(&op);
     if faulty && take(&mut state.knobs.burst_429) {
-        return too_many(state, "too many calls", window);
+        return throttled(state, vendor, request, Throttle::Burst, charges.first());
     }
     if faulty && take(&mut state.knobs.fail_5xx) {
         let status = StatusCode::from_u16(state.knobs.fail_status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        let error = error_body("unavailable", "something broke");
-        return plain(state, status, error);
+        return vendor.refuse(state, request, &Refused::Broken(status));
     }
     if faulty && take(&mut state.knobs.html_200) {
         let page = b"<!doctype html><title>Sign in</title><form method=post><input name=user></form>".to_vec();
-        return Answer {
-            content_type: "text/html; charset=utf-8",
-            ..plain(state, StatusCode::OK, page)
-        };
+        return Reply::bytes(StatusCode::OK, "text/html; charset=utf-8", page);
     }
     if faulty && op.is_write() && take(&mut state.knobs.refuse_writes) {
-        let error = ApiError {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            code: "invalid",
-            message: "a rule of this account forbids it".to_owned(),
-        };
-        return refused(state, &error, None);
+        let error = invalid("a rule of this account forbids it");
+        return vendor.refuse(state, request, &Refused::Failed(&error));
     }
-    let call = Call { op, contact, uri, body };
-    match api::answer(state, account, &call) {
-        Ok(body) => {
+    match vendor.answer(state, op, request) {
+        Ok(reply) => {
             if op.is_page() {
                 state.move_rows();
             }
-            let status = if op.is_write() {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            };
-            plain(state, status, body)
+            reply
         }
-        Err(error) => refused(state, &error, None),
+        Err(error) => vendor.refuse(state, request, &Refused::Failed(&error)),
     }
+}
+
+/// The vendor's way to say "later", with the knob `retry_after` in place of what it would tell.
+fn throttled(state: &State, vendor: &dyn Vendor, request: &Request, why: Throttle, charge: Option<&Charge>) -> Reply {
+    const NAME: &str = "retry-after";
+    let seconds = charge.map_or(1, Charge::reset_seconds);
+    let mut reply = vendor.refuse(state, request, &Refused::Throttled { why, charge, seconds });
+    if let Some(text) = &state.knobs.retry_after {
+        reply.headers.retain(|(name, _)| *name != NAME);
+        reply.headers.push((NAME, text.clone()));
+    }
+    reply
 }
 
 /// One of the next n.
@@ -234,56 +207,14 @@ fn way(knobs: &mut Knobs, op: Op, whole: bool) -> Way {
     }
 }
 
-fn plain(state: &State, status: StatusCode, body: Vec<u8>) -> Answer {
-    Answer {
-        status,
-        content_type: JSON,
-        body,
-        quota: None,
-        retry_after: None,
-        date_ms: state.crm_now(),
-        way: Way::default(),
-    }
-}
-
-fn too_many(state: &State, message: &str, seconds: u64) -> Answer {
-    let retry_after = state.knobs.retry_after.clone().unwrap_or_else(|| seconds.to_string());
-    let answer = plain(
-        state,
-        StatusCode::TOO_MANY_REQUESTS,
-        error_body("rate_limited", message),
-    );
-    Answer {
-        retry_after: Some(retry_after),
-        ..answer
-    }
-}
-
-/// 400, 401 and 404, or what Odoo makes of them: 200 and an `error` that tells more than it should.
-fn refused(state: &State, error: &ApiError, token: Option<&str>) -> Answer {
-    if !state.knobs.errors_as_200 {
-        return plain(state, error.status, error_body(error.code, &error.message));
-    }
-    let debug = format!(
-        "Traceback (most recent call last):\n  File \"crm/dispatch.py\", line 71, in call\n\
-         \x20   session.check({:?})\nAccessDenied: {}",
-        token.unwrap_or_default(),
-        error.message
-    );
-    let body = json!({"error": {"code": error.code, "message": error.message, "data": {"debug": debug}}});
-    plain(state, StatusCode::OK, body.to_string().into_bytes())
-}
-
 fn send(answer: Answer, presence: Presence) -> Response {
-    let Answer {
+    let Answer { reply, date_ms, way } = answer;
+    let Reply {
         status,
         content_type,
         body,
-        quota,
-        retry_after,
-        date_ms,
-        way,
-    } = answer;
+        headers: told,
+    } = reply;
     let length = body.len();
     let body = if way.truncate {
         body[..length / 2].to_vec()
@@ -312,17 +243,10 @@ fn send(answer: Answer, presence: Presence) -> Response {
     if let Some(date) = http_date(date_ms) {
         headers.insert(header::DATE, date);
     }
-    if let Some(quota) = quota {
-        for (name, value) in [
-            ("x-ratelimit-limit", u64::from(quota.max)),
-            ("x-ratelimit-remaining", u64::from(quota.remaining)),
-            ("x-ratelimit-reset", quota.reset_seconds()),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+    for (name, value) in told {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.append(HeaderName::from_static(name), value);
         }
-    }
-    if let Some(value) = retry_after.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        headers.insert(header::RETRY_AFTER, value);
     }
     response
 }
@@ -357,14 +281,6 @@ fn pieces(
     padding.chain(body).map(Ok)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
-}
-
 fn http_date(ms: i64) -> Option<HeaderValue> {
     let stamp = jiff::Timestamp::from_millisecond(ms).ok()?;
     let text = jiff::fmt::rfc2822::DateTimePrinter::new()
@@ -373,14 +289,8 @@ fn http_date(ms: i64) -> Option<HeaderValue> {
     HeaderValue::from_str(&text).ok()
 }
 
-fn error_body(code: &str, message: &str) -> Vec<u8> {
-    json!({"error": {"code": code, "message": message}})
-        .to_string()
-        .into_bytes()
-}
-
 fn error_response(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, [(header::CONTENT_TYPE, JSON)], error_body(code, message)).into_response()
+    (status, [(header::CONTENT_TYPE, JSON)], house::error_body(code, message)).into_response()
 }
 
 // ---- the operator's side: not counted, no token
@@ -400,7 +310,7 @@ async fn truth(Extract(crm): Extract<FakeCrm>, Query(query): Query<Which>) -> Re
         Ok(account) => {
             let contacts = crate::truth_of(&account);
             let state = account.lock();
-            Json(json!({"contacts": contacts, "tickets": state.made.tickets, "calls": state.made.calls}))
+            Json(json!({"contacts": contacts, "tickets": state.made.tickets, "calls": state.made.calls, "notes": state.made.notes}))
                 .into_response()
         }
         Err(refusal) => refusal_response(&refusal),

@@ -61,6 +61,7 @@ struct Newest {
 
 pub(crate) struct Contacts {
     pub seed: u64,
+    pub whole_seconds: bool,
     next_id: u64,
     version: u64,
     /// What readers see; the contact with id n lies at n − 1.
@@ -79,9 +80,11 @@ pub(crate) struct Contacts {
 }
 
 impl Contacts {
-    pub(crate) fn new(seed: u64, count: u64) -> Contacts {
+    /// `whole_seconds`: the CRM keeps no fractions of its stamps.
+    pub(crate) fn new(seed: u64, count: u64, whole_seconds: bool) -> Contacts {
+        let stamp = |id| data::first_stamp(seed, id, whole_seconds);
         let record = |id| Record {
-            modified: data::first_stamp(seed, id),
+            modified: stamp(id),
             version: id,
             ..Record::default()
         };
@@ -102,7 +105,8 @@ impl Contacts {
             newest: HashMap::new(),
             waiting: BTreeMap::new(),
             sequence: 0,
-            history: History::new(seed, count),
+            history: History::new(seed, count, whole_seconds),
+            whole_seconds,
             rng: Rng::of(seed, Purpose::Choices, 0),
         }
     }
@@ -201,6 +205,11 @@ impl Contacts {
             Some(newest) => newest.record.as_ref(),
             None => self.get(id),
         }
+    }
+
+    /// Every contact past an id in its newest version.
+    pub(crate) fn newest_after(&self, id: u64) -> impl Iterator<Item = (u64, &Record)> {
+        (id.saturating_add(1)..self.next_id).filter_map(|id| Some((id, self.newest(id)?)))
     }
 
     pub(crate) fn truth(&self, whole_seconds: bool) -> impl Iterator<Item = Row> {

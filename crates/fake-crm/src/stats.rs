@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::knobs::RateLimit;
+use crate::limits::{Charge, LimitStats};
 
 /// What one account's CRM has seen since its start or the last `reset`. Times are real milliseconds since the epoch
 /// (the clock skew knob does not touch them).
@@ -16,11 +17,14 @@ pub struct Stats {
     pub statuses: BTreeMap<u16, u64>,
     /// Calls with an accepted token; only these count against the rate limit.
     pub counted: u64,
-    /// Calls that exceeded the limit of their fixed window. All of them were answered 429.
+    /// Calls that exceeded a limit. All of them were refused.
     pub over_limit: u64,
     /// Calls that were one too many at the same time. All of them were answered 429.
     pub over_concurrency: u64,
+    /// The house's limit (knob `limit`), which the windows below are of.
     pub limit: Option<RateLimit>,
+    /// The vendor's limits by name.
+    pub limits: BTreeMap<String, LimitStats>,
     /// The fixed windows that had calls, oldest first; the newest 10,000 of them.
     pub windows: Vec<Window>,
     pub max_in_window: u32,
@@ -52,6 +56,8 @@ pub struct WebhookStats {
     pub duplicated: u64,
     /// Attempts by result: a status such as `204`, or `timeout`, `unreachable`.
     pub attempts: BTreeMap<String, u64>,
+    /// Greetings of new subscribers (a challenge, a ping) by result, as `attempts`.
+    pub greetings: BTreeMap<String, u64>,
     /// Events inside of attempts that were answered 2xx.
     pub delivered: u64,
     /// Events whose last attempt failed too.
@@ -107,24 +113,8 @@ pub(crate) struct Meter {
     recent: VecDeque<Duration>,
 }
 
-/// The state of the current window after a call was counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Quota {
-    pub max: u32,
-    pub remaining: u32,
-    pub reset: Duration,
-    pub over: bool,
-}
-
-impl Quota {
-    /// Whole seconds until the window turns, at least 1.
-    pub(crate) fn reset_seconds(&self) -> u64 {
-        (self.reset.as_millis().div_ceil(1000) as u64).max(1)
-    }
-}
-
 impl Meter {
-    pub(crate) fn count(&mut self, limit: Option<RateLimit>, since_start: Duration, now_ms: i64) -> Option<Quota> {
+    pub(crate) fn count(&mut self, limit: Option<RateLimit>, since_start: Duration, now_ms: i64) -> Option<Charge> {
         if limit != self.limit {
             // Another window length: the old windows say nothing about the new ones.
             self.limit = limit;
@@ -161,13 +151,13 @@ impl Meter {
         stats.first_call_ms.get_or_insert(now_ms);
         stats.last_call_ms = Some(now_ms);
         let limit = limit?;
-        let over = self.used > limit.max;
-        stats.over_limit += u64::from(over);
-        Some(Quota {
-            max: limit.max,
-            remaining: limit.max.saturating_sub(self.used),
+        Some(Charge {
+            name: "calls",
+            limit,
+            cost: 1,
+            remaining: u64::from(limit.max.saturating_sub(self.used)),
             reset: length - into,
-            over,
+            over: self.used > limit.max,
         })
     }
 
@@ -229,7 +219,7 @@ mod tests {
             [false, false, false, true, false, false, false, true]
         );
         let stats = meter.read(LIMIT);
-        assert_eq!((stats.counted, stats.over_limit, stats.max_in_window), (8, 2, 4));
+        assert_eq!((stats.counted, stats.max_in_window), (8, 4));
         assert_eq!(
             stats.max_sliding, 8,
             "two windows that meet are one burst to a sliding eye"
@@ -263,15 +253,8 @@ mod tests {
     fn the_quota_says_what_is_left_and_for_how_long() {
         let mut meter = Meter::default();
         let quota = meter.count(LIMIT, Duration::from_millis(1_250), 0).expect("limited");
-        assert_eq!(
-            quota,
-            Quota {
-                max: 3,
-                remaining: 2,
-                reset: Duration::from_millis(750),
-                over: false
-            }
-        );
+        assert_eq!((quota.limit.max, quota.remaining, quota.over), (3, 2, false));
+        assert_eq!(quota.reset, Duration::from_millis(750));
         assert_eq!(quota.reset_seconds(), 1);
     }
 

@@ -15,6 +15,7 @@ use crate::account::Account;
 use crate::clock;
 use crate::rng::Rng;
 use crate::stats::WebhookStats;
+use crate::vendors::{Hook, Outgoing};
 
 pub const TIMESTAMP_HEADER: &str = "x-fake-timestamp";
 pub const SIGNATURE_HEADER: &str = "x-fake-signature";
@@ -26,6 +27,9 @@ pub struct Webhook {
     pub url: String,
     /// Key of the signatures, as text.
     pub secret: String,
+    /// The header that carries the secret, for vendors whose people choose one (Dataverse, Freshdesk).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
     /// Off: events are not kept for later.
     #[serde(default = "yes")]
     pub enabled: bool,
@@ -81,6 +85,7 @@ impl Webhook {
         Webhook {
             url: url.into(),
             secret: secret.into(),
+            header: None,
             enabled: yes(),
             batch: hundred(),
             drop_every: 0,
@@ -99,6 +104,12 @@ impl Webhook {
             return Err(format!("webhook url: {error}"));
         }
         for (name, ok) in [
+            (
+                "header must be the name of a header",
+                self.header
+                    .as_deref()
+                    .is_none_or(|name| http::HeaderName::from_bytes(name.as_bytes()).is_ok()),
+            ),
             ("batch must be 1 to 100", (1..=100).contains(&self.batch)),
             ("parallel must be at least 1", self.parallel > 0),
             ("attempts must be at least 1", self.attempts > 0),
@@ -153,81 +164,147 @@ pub(crate) struct News {
 }
 
 #[derive(Debug, Clone, Serialize)]
-struct Event {
+pub(crate) struct Event {
     event_id: String,
     account: String,
     #[serde(rename = "type")]
-    kind: EventKind,
+    pub kind: EventKind,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     merged_into: Option<String>,
-    at: i64,
+    pub at: i64,
+    #[serde(skip)]
+    pub number: u64,
+    #[serde(skip)]
+    pub contact: u64,
+    #[serde(skip)]
+    pub into: Option<u64>,
 }
+
+/// Who is told of events.
+pub(crate) struct Subscription {
+    pub webhook: Webhook,
+    /// Of which events; empty: of all.
+    pub kinds: Vec<EventKind>,
+    /// Real milliseconds after which it is as if it were not there.
+    pub until: Option<i64>,
+    /// What the vendor remembers of the call that made it.
+    pub made_of: serde_json::Value,
+    /// An answer of 410 ends it.
+    pub ends_when_gone: bool,
+    /// Still to be greeted; nothing else is sent before that went well.
+    pub greet: bool,
+    pub waiting: VecDeque<Event>,
+}
+
+impl Subscription {
+    pub(crate) fn new(webhook: Webhook) -> Subscription {
+        Subscription {
+            webhook,
+            kinds: Vec::new(),
+            until: None,
+            made_of: serde_json::Value::Null,
+            ends_when_gone: false,
+            greet: false,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// The id of the subscription that the operator makes.
+pub(crate) const BY_HAND: &str = "1";
 
 /// Events on their way out.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    pub webhook: Option<Webhook>,
+    /// By id.
+    pub subscriptions: BTreeMap<String, Subscription>,
     pub stats: WebhookStats,
     made: u64,
-    waiting: VecDeque<Event>,
     retries: BTreeMap<(Instant, u64), Delivery>,
     sequence: u64,
 }
 
 pub(crate) struct Delivery {
+    /// The subscription's.
+    id: String,
     webhook: Webhook,
+    /// None: a greeting.
     events: Vec<Event>,
     attempt: u32,
 }
 
 impl Outbox {
+    pub(crate) fn has_subscribers(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
+    pub(crate) fn is_early(&self) -> bool {
+        self.subscriptions.values().any(|known| known.webhook.early)
+    }
+
     pub(crate) fn add(&mut self, account: &str, news: Vec<News>, rng: &mut Rng) {
-        let Some(webhook) = self.webhook.as_ref().filter(|webhook| webhook.enabled) else {
+        let now = clock::now_ms();
+        let live = |known: &&mut Subscription| known.webhook.enabled && known.until.is_none_or(|until| now < until);
+        let mut live: Vec<_> = self.subscriptions.values_mut().filter(live).collect();
+        if live.is_empty() {
             return;
-        };
+        }
         let every = |n: u64, count: u64| n > 0 && count.is_multiple_of(n);
-        for News {
-            kind,
-            id,
-            merged_into,
-            at,
-        } in news
-        {
-            self.made += 1;
-            self.stats.events += 1;
-            let event = Event {
-                event_id: format!("e-{account}-{}", self.made),
-                account: account.to_owned(),
-                kind,
-                id: id.to_string(),
-                merged_into: merged_into.map(|id| id.to_string()),
-                at,
-            };
-            if every(webhook.drop_every, self.made) {
-                self.stats.dropped += 1;
-                continue;
-            }
-            if every(webhook.duplicate_every, self.made) {
-                self.stats.duplicated += 1;
-                self.waiting.push_back(event.clone());
+        for news in news {
+            let mut event: Option<Event> = None;
+            let wanted = live
+                .iter_mut()
+                .filter(|known| known.kinds.is_empty() || known.kinds.contains(&news.kind));
+            for subscription in wanted {
+                let event = event.get_or_insert_with(|| {
+                    self.made += 1;
+                    news.event(account, self.made)
+                });
+                self.stats.events += 1;
+                if every(subscription.webhook.drop_every, self.made) {
+                    self.stats.dropped += 1;
+                    continue;
+                }
+                if every(subscription.webhook.duplicate_every, self.made) {
+                    self.stats.duplicated += 1;
+                    subscription.waiting.push_back(event.clone());
+                    self.stats.waiting += 1;
+                }
+                subscription.waiting.push_back(event.clone());
                 self.stats.waiting += 1;
             }
-            self.waiting.push_back(event);
-            self.stats.waiting += 1;
         }
-        if webhook.shuffle {
-            rng.shuffle(self.waiting.make_contiguous());
+        for subscription in live.into_iter().filter(|known| known.webhook.shuffle) {
+            rng.shuffle(subscription.waiting.make_contiguous());
         }
     }
 
-    /// Without a subscription what waits has nowhere to go.
-    pub(crate) fn subscribe(&mut self, webhook: Option<Webhook>) {
-        if webhook.is_none() {
-            self.stats.waiting -= self.waiting.len() as u64;
-            self.waiting.clear();
+    /// The operator's own subscription. Without it what waits has nowhere to go.
+    pub(crate) fn subscribe(&mut self, webhook: Option<Webhook>, greet: bool) {
+        let Some(webhook) = webhook else {
+            self.unsubscribe(BY_HAND);
+            return;
+        };
+        match self.subscriptions.get_mut(BY_HAND) {
+            Some(known) => known.webhook = webhook,
+            None => {
+                let new = Subscription {
+                    greet,
+                    ..Subscription::new(webhook)
+                };
+                self.subscriptions.insert(BY_HAND.to_owned(), new);
+            }
         }
-        self.webhook = webhook;
+    }
+
+    /// False where there was none.
+    pub(crate) fn unsubscribe(&mut self, id: &str) -> bool {
+        let gone = self.subscriptions.remove(id);
+        if let Some(gone) = &gone {
+            self.stats.waiting -= gone.waiting.len() as u64;
+        }
+        gone.is_some()
     }
 
     pub(crate) fn reset(&mut self) {
@@ -237,31 +314,65 @@ impl Outbox {
         };
     }
 
-    fn next(&mut self, now: Instant) -> Option<Delivery> {
+    fn next(&mut self, now: Instant, most: usize, one_kind: bool) -> Option<Delivery> {
         if let Some(entry) = self.retries.first_entry()
             && entry.key().0 <= now
         {
             return Some(entry.remove());
         }
-        let webhook = self.webhook.clone()?;
-        let count = webhook.batch.min(self.waiting.len());
-        (count > 0).then(|| Delivery {
-            webhook,
-            events: self.waiting.drain(..count).collect(),
-            attempt: 1,
-        })
+        for (id, subscription) in &mut self.subscriptions {
+            let webhook = subscription.webhook.clone();
+            let first = |events| Delivery {
+                id: id.clone(),
+                webhook,
+                events,
+                attempt: 1,
+            };
+            if subscription.greet {
+                subscription.greet = false;
+                return Some(first(Vec::new()));
+            }
+            let mut count = subscription.webhook.batch.min(most).min(subscription.waiting.len());
+            if one_kind {
+                let kind = subscription.waiting.front().map(|event| event.kind);
+                let same = subscription.waiting.iter().take_while(|event| Some(event.kind) == kind);
+                count = count.min(same.count());
+            }
+            if count > 0 {
+                return Some(first(subscription.waiting.drain(..count).collect()));
+            }
+        }
+        None
     }
 
     fn settle(&mut self, delivery: Delivery, result: Result<u16, &'static str>, now: Instant) {
         let label = result.map_or_else(str::to_owned, |status| status.to_string());
-        *self.stats.attempts.entry(label).or_default() += 1;
+        let greeting = delivery.events.is_empty();
+        let counts = if greeting {
+            &mut self.stats.greetings
+        } else {
+            &mut self.stats.attempts
+        };
+        *counts.entry(label).or_default() += 1;
         let events = delivery.events.len() as u64;
-        if result.is_ok_and(|status| (200..300).contains(&status)) {
+        let good = result.is_ok_and(|status| (200..300).contains(&status));
+        let ends = result == Ok(410)
+            && self
+                .subscriptions
+                .get(&delivery.id)
+                .is_some_and(|known| known.ends_when_gone);
+        if ends {
+            self.unsubscribe(&delivery.id);
+        }
+        if good {
             self.stats.delivered += events;
             self.stats.waiting -= events;
-        } else if delivery.attempt >= delivery.webhook.attempts {
+        } else if ends || delivery.attempt >= delivery.webhook.attempts {
             self.stats.given_up += events;
             self.stats.waiting -= events;
+            if greeting {
+                self.unsubscribe(&delivery.id);
+            }
         } else {
             let factor = 1 << (delivery.attempt - 1).min(10);
             let after = Duration::from_millis(delivery.webhook.backoff_ms.saturating_mul(factor));
@@ -271,6 +382,22 @@ impl Outbox {
                 ..delivery
             };
             self.retries.insert((now + after, self.sequence), again);
+        }
+    }
+}
+
+impl News {
+    fn event(&self, account: &str, number: u64) -> Event {
+        Event {
+            event_id: format!("e-{account}-{number}"),
+            account: account.to_owned(),
+            kind: self.kind,
+            id: self.id.to_string(),
+            merged_into: self.merged_into.map(|id| id.to_string()),
+            at: self.at,
+            number,
+            contact: self.id,
+            into: self.merged_into,
         }
     }
 }
@@ -286,11 +413,29 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
             };
             let mut state = account.lock();
             let now = Instant::now();
-            let parallel = state.outbox.webhook.as_ref().map_or(1, |webhook| webhook.parallel);
+            let vendor = account.profile.vendor();
+            let (most, one_kind) = (vendor.hook_batch(), vendor.hook_one_kind());
+            let parallel = state.outbox.subscriptions.values().map(|known| known.webhook.parallel);
+            let parallel = parallel.max().unwrap_or(1);
             while running.len() < parallel
-                && let Some(delivery) = state.outbox.next(now)
+                && let Some(delivery) = state.outbox.next(now, most, one_kind)
             {
-                running.spawn(send(client.clone(), delivery));
+                let hook = Hook {
+                    state: &state,
+                    id: &delivery.id,
+                    webhook: &delivery.webhook,
+                    events: &delivery.events,
+                    attempt: delivery.attempt,
+                    now_ms: clock::now_ms(),
+                };
+                let outgoing = if delivery.events.is_empty() {
+                    vendor.greeting(&hook)
+                } else {
+                    Some(vendor.hook(&hook))
+                };
+                if let Some(outgoing) = outgoing {
+                    running.spawn(send(client.clone(), delivery, outgoing));
+                }
             }
             let visible_in = state
                 .contacts
@@ -326,18 +471,38 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-async fn send(client: reqwest::Client, delivery: Delivery) -> (Delivery, Result<u16, &'static str>) {
-    let timestamp = clock::now_ms().to_string();
-    let body = serde_json::to_vec(&delivery.events).unwrap_or_default();
-    let request = client
-        .post(&delivery.webhook.url)
-        .timeout(Duration::from_millis(delivery.webhook.timeout_ms))
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .header(SIGNATURE_HEADER, signature(&delivery.webhook.secret, &timestamp, &body))
-        .header(TIMESTAMP_HEADER, timestamp)
-        .body(body);
+async fn send(
+    client: reqwest::Client,
+    delivery: Delivery,
+    outgoing: Outgoing,
+) -> (Delivery, Result<u16, &'static str>) {
+    let request = if outgoing.get {
+        client.get(&outgoing.url)
+    } else {
+        client.post(&outgoing.url).body(outgoing.body)
+    };
+    let mut request = request.timeout(Duration::from_millis(delivery.webhook.timeout_ms));
+    for (name, value) in outgoing.headers {
+        request = request.header(name, value);
+    }
+    if let Some((name, value)) = outgoing.named {
+        request = request.header(name, value);
+    }
     let result = match request.send().await {
-        Ok(response) => Ok(response.status().as_u16()),
+        Ok(response) => {
+            let status = response.status().as_u16();
+            match outgoing.expects {
+                Some(expected) if response.status().is_success() => {
+                    let body = response.text().await.unwrap_or_default();
+                    if body.contains(&expected) {
+                        Ok(status)
+                    } else {
+                        Err("not acknowledged")
+                    }
+                }
+                _ => Ok(status),
+            }
+        }
         Err(error) if error.is_timeout() => Err("timeout"),
         Err(error) => {
             tracing::debug!(%error, "webhook was not delivered");
@@ -365,10 +530,8 @@ mod tests {
     fn outbox(change: impl FnOnce(&mut Webhook), events: u64) -> Outbox {
         let mut webhook = Webhook::new("http://127.0.0.1:1/", "s");
         change(&mut webhook);
-        let mut outbox = Outbox {
-            webhook: Some(webhook),
-            ..Outbox::default()
-        };
+        let mut outbox = Outbox::default();
+        outbox.subscribe(Some(webhook), false);
         let news = (1..=events)
             .map(|id| News {
                 kind: EventKind::Updated,
@@ -406,7 +569,7 @@ mod tests {
         );
         let now = Instant::now();
         let mut all = Vec::new();
-        while let Some(delivery) = outbox.next(now) {
+        while let Some(delivery) = outbox.next(now, 100, false) {
             assert!(delivery.events.len() <= 3);
             all.extend(ids(&delivery).into_iter().map(str::to_owned));
             outbox.settle(delivery, Ok(204), now);
@@ -428,7 +591,7 @@ mod tests {
     #[test]
     fn shuffled_events_are_the_same_events() {
         let mut outbox = outbox(|webhook| webhook.shuffle = true, 50);
-        let delivery = outbox.next(Instant::now()).expect("one batch");
+        let delivery = outbox.next(Instant::now(), 100, false).expect("one batch");
         let mut numbers: Vec<u64> = ids(&delivery).iter().map(|id| id.parse().expect("number")).collect();
         assert_ne!(numbers, (1..=50).collect::<Vec<_>>());
         numbers.sort_unstable();
@@ -441,12 +604,12 @@ mod tests {
         let start = Instant::now();
         let mut now = start;
         for wait in [200, 400] {
-            let delivery = outbox.next(now).expect("due");
+            let delivery = outbox.next(now, 100, false).expect("due");
             outbox.settle(delivery, Ok(503), now);
-            assert!(outbox.next(now).is_none(), "not before its time");
+            assert!(outbox.next(now, 100, false).is_none(), "not before its time");
             now += Duration::from_millis(wait);
         }
-        let delivery = outbox.next(now).expect("third");
+        let delivery = outbox.next(now, 100, false).expect("third");
         assert_eq!(ids(&delivery), ["1", "2"]);
         outbox.settle(delivery, Err("timeout"), now);
         assert_eq!((outbox.stats.given_up, outbox.stats.waiting), (2, 0));
@@ -459,7 +622,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_while_it_is_off() {
         let mut outbox = outbox(|webhook| webhook.enabled = false, 5);
-        assert!(outbox.next(Instant::now()).is_none());
+        assert!(outbox.next(Instant::now(), 100, false).is_none());
         assert_eq!(outbox.stats, WebhookStats::default());
     }
 }

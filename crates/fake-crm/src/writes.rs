@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::account::State;
-use crate::api::{ApiError, bad, no_contact};
+use crate::api::{ApiError, bad, invalid, no_contact};
 use crate::data::{self, Fields, Row, Ticket};
+use crate::webhooks::EventKind;
 
 /// A ticket that was made through the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +37,22 @@ pub struct LoggedCall {
     pub notes: Option<String>,
 }
 
+/// A note that was written through the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeNote {
+    pub id: String,
+    pub contact_id: String,
+    pub agent_id: Option<String>,
+    pub body: String,
+    pub created_at: String,
+}
+
 /// Everything that was made, each in the order it was made in.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     pub tickets: Vec<MadeTicket>,
     pub calls: Vec<LoggedCall>,
+    pub notes: Vec<MadeNote>,
     contacts: u64,
 }
 
@@ -57,6 +68,7 @@ impl Made {
             ("contacts", self.contacts),
             ("tickets", self.tickets.len() as u64),
             ("calls", self.calls.len() as u64),
+            ("notes", self.notes.len() as u64),
         ];
         counts
             .into_iter()
@@ -81,7 +93,8 @@ struct NewContact {
     website: Option<String>,
 }
 
-pub(crate) fn contact(state: &mut State, body: &[u8]) -> Result<Row, ApiError> {
+/// A contact with the house's own fields.
+pub(crate) fn read_contact(state: &mut State, body: &[u8]) -> Result<Row, ApiError> {
     let new: NewContact = read(body)?;
     let named = [&new.first_name, &new.last_name, &new.company];
     if named.iter().all(|text| text.trim().is_empty()) {
@@ -99,32 +112,56 @@ pub(crate) fn contact(state: &mut State, body: &[u8]) -> Result<Row, ApiError> {
         website: new.website,
         ..Fields::default()
     };
-    let transaction = state.begin(false, None, false);
-    let at = state.moment(&transaction);
-    let mut news = Vec::new();
-    let id = state.contacts.create(Some(&fields), at, &mut news);
-    state.publish(news);
-    state.made.contacts += 1;
+    let id = contact(state, &fields);
     let record = state.contacts.newest(id).ok_or_else(no_contact)?;
     Ok(state.contacts.row(id, record, state.knobs.whole_second_stamps))
 }
 
-#[derive(Deserialize)]
+/// Makes a contact and returns its id. What is not given is generated.
+pub(crate) fn contact(state: &mut State, fields: &Fields) -> u64 {
+    let transaction = state.begin(false, None, false);
+    let at = state.moment(&transaction);
+    let mut news = Vec::new();
+    let id = state.contacts.create(Some(fields), at, &mut news);
+    state.publish(news);
+    state.made.contacts += 1;
+    id
+}
+
+/// A change through the API. False when there is no such contact.
+pub(crate) fn change(state: &mut State, id: u64, fields: &Fields) -> bool {
+    let transaction = state.begin(false, None, false);
+    let at = state.moment(&transaction);
+    let mut news = Vec::new();
+    let done = state.contacts.update(id, at, EventKind::Updated, &mut news, |record| {
+        record.more.get_or_insert_default().fields.lay_over(fields);
+        if fields.job_title.is_some() {
+            record.revision = 0;
+        }
+    });
+    state.publish(news);
+    done
+}
+
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewTicket {
-    subject: String,
+pub(crate) struct NewTicket {
+    pub subject: String,
     #[serde(default)]
-    description: String,
-    priority: Option<String>,
-    due_at: Option<String>,
-    agent_id: Option<String>,
+    pub description: String,
+    pub priority: Option<String>,
+    pub due_at: Option<String>,
+    pub agent_id: Option<String>,
 }
 
 const PRIORITIES: [&str; 4] = ["low", "normal", "high", "urgent"];
 
-pub(crate) fn ticket(state: &mut State, contact: u64, body: &[u8]) -> Result<MadeTicket, ApiError> {
-    let new: NewTicket = read(body)?;
-    if state.contacts.get(contact).is_none() {
+pub(crate) fn read_ticket(state: &mut State, contact: u64, body: &[u8]) -> Result<MadeTicket, ApiError> {
+    ticket(state, contact, read(body)?)
+}
+
+pub(crate) fn ticket(state: &mut State, contact: u64, new: NewTicket) -> Result<MadeTicket, ApiError> {
+    if state.contacts.newest(contact).is_none() {
         return Err(no_contact());
     }
     let priority = new.priority.unwrap_or_else(|| "normal".to_owned());
@@ -156,21 +193,24 @@ pub(crate) fn ticket(state: &mut State, contact: u64, body: &[u8]) -> Result<Mad
     Ok(made)
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewCall {
-    direction: String,
-    started_at: i64,
-    duration_s: u64,
-    phone: Option<String>,
-    recording_url: Option<String>,
-    notes: Option<String>,
-    agent_id: Option<String>,
+pub(crate) struct NewCall {
+    pub direction: String,
+    pub started_at: i64,
+    pub duration_s: u64,
+    pub phone: Option<String>,
+    pub recording_url: Option<String>,
+    pub notes: Option<String>,
+    pub agent_id: Option<String>,
 }
 
-pub(crate) fn call(state: &mut State, contact: u64, body: &[u8]) -> Result<LoggedCall, ApiError> {
-    let new: NewCall = read(body)?;
-    if state.contacts.get(contact).is_none() {
+pub(crate) fn read_call(state: &mut State, contact: u64, body: &[u8]) -> Result<LoggedCall, ApiError> {
+    call(state, contact, read(body)?)
+}
+
+pub(crate) fn call(state: &mut State, contact: u64, new: NewCall) -> Result<LoggedCall, ApiError> {
+    if state.contacts.newest(contact).is_none() {
         return Err(no_contact());
     }
     if !matches!(new.direction.as_str(), "inbound" | "outbound") {
@@ -192,6 +232,30 @@ pub(crate) fn call(state: &mut State, contact: u64, body: &[u8]) -> Result<Logge
     Ok(made)
 }
 
+pub(crate) fn note(
+    state: &mut State,
+    contact: u64,
+    agent_id: Option<String>,
+    body: String,
+) -> Result<MadeNote, ApiError> {
+    if state.contacts.newest(contact).is_none() {
+        return Err(no_contact());
+    }
+    if body.trim().is_empty() {
+        return Err(invalid("a note says something"));
+    }
+    check_agent(state, agent_id.as_deref())?;
+    let made = MadeNote {
+        id: (state.made.notes.len() + 1).to_string(),
+        contact_id: contact.to_string(),
+        agent_id,
+        body,
+        created_at: data::stamp_text(state.crm_now(), state.knobs.whole_second_stamps),
+    };
+    state.made.notes.push(made.clone());
+    Ok(made)
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
 }
@@ -202,13 +266,5 @@ fn check_agent(state: &State, agent: Option<&str>) -> Result<(), ApiError> {
     match ordinal.and_then(|ordinal| state.user(ordinal)) {
         Some(_) => Ok(()),
         None => Err(invalid(format!("there is no user {agent}"))),
-    }
-}
-
-fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError {
-        status: StatusCode::UNPROCESSABLE_ENTITY,
-        code: "invalid",
-        message: message.into(),
     }
 }

@@ -24,7 +24,7 @@ fn seen(contacts: &Contacts, id: u64) -> u32 {
 
 #[test]
 fn a_late_edit_keeps_its_stamp_and_is_seen_later() {
-    let mut contacts = Contacts::new(1, 5);
+    let mut contacts = Contacts::new(1, 5, false);
     let now = 1_900_000_000_000;
     assert!(
         touch(&mut contacts, 3, at(now, 100)).is_empty(),
@@ -50,7 +50,7 @@ fn a_late_edit_keeps_its_stamp_and_is_seen_later() {
 
 #[test]
 fn an_older_version_that_comes_late_does_not_go_back() {
-    let mut contacts = Contacts::new(1, 5);
+    let mut contacts = Contacts::new(1, 5, false);
     let now = 1_900_000_000_000;
     touch(&mut contacts, 3, at(now, 100));
     touch(&mut contacts, 3, at(now + 1, 10));
@@ -63,7 +63,7 @@ fn an_older_version_that_comes_late_does_not_go_back() {
 
 #[test]
 fn a_deleted_contact_never_comes_back() {
-    let mut contacts = Contacts::new(1, 5);
+    let mut contacts = Contacts::new(1, 5, false);
     let mut news = Vec::new();
     touch(&mut contacts, 3, at(10, 100));
     assert!(contacts.delete(3, at(20, 0), Some(4), &mut news));
@@ -77,7 +77,7 @@ fn a_deleted_contact_never_comes_back() {
 
 #[test]
 fn a_held_edit_waits_for_its_commit() {
-    let mut contacts = Contacts::new(1, 5);
+    let mut contacts = Contacts::new(1, 5, false);
     touch(&mut contacts, 1, at(10, NEVER));
     contacts.settle(NEVER - 1);
     assert_eq!((seen(&contacts, 1), contacts.next_due()), (0, None));
@@ -90,7 +90,7 @@ fn a_held_edit_waits_for_its_commit() {
 
 #[test]
 fn narrow_and_wide_windows_agree() {
-    let contacts = Contacts::new(9, 10_000);
+    let contacts = Contacts::new(9, 10_000, false);
     let (from, to) = (
         contacts.by_time.first().expect("some").0,
         contacts.by_time.last().expect("some").0,
@@ -119,7 +119,7 @@ fn a_million_contacts_are_their_bookkeeping() {
 
 #[test]
 fn picks_are_different_contacts_and_never_more_than_there_are() {
-    let mut contacts = Contacts::new(1, 100);
+    let mut contacts = Contacts::new(1, 100, false);
     for count in [1, 5, 60, 100, 500] {
         let picked = contacts.pick(count, false);
         let distinct: HashSet<u64> = picked.iter().copied().collect();

@@ -6,6 +6,7 @@ mod harness;
 mod limits;
 mod oauth;
 mod readme;
+mod vendors;
 mod visibility;
 mod webhooks;
 mod writes;

@@ -1,0 +1,72 @@
+//! Which vendor a CRM plays.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::vendors::{self, Vendor};
+
+/// Which API an account of the CRM has, limits, webhooks and traps included. The contacts are the same in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// The fake's own API, below `/api/{account}`.
+    #[default]
+    House,
+    #[value(name = "hubspot")]
+    HubSpot,
+    Pipedrive,
+    #[value(name = "espocrm")]
+    EspoCrm,
+}
+
+impl Profile {
+    pub const ALL: &[Profile] = &[Profile::House, Profile::HubSpot, Profile::Pipedrive, Profile::EspoCrm];
+
+    /// As on the command line: `hubspot`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::House => "house",
+            Profile::HubSpot => "hubspot",
+            Profile::Pipedrive => "pipedrive",
+            Profile::EspoCrm => "espocrm",
+        }
+    }
+
+    /// How this vendor writes the id of a contact that the operator's side calls `id`: `1` is `0035e000000000001AAA` to
+    /// one and `1` to another.
+    ///
+    /// # Panics
+    /// For what is no number.
+    #[track_caller]
+    pub fn contact_id(self, id: &str) -> String {
+        self.vendor()
+            .contact_id(id.parse().expect("a contact's id is a number"))
+    }
+
+    /// How this vendor writes the id of a user: `u-1` to the operator.
+    ///
+    /// # Panics
+    /// For what is no user id.
+    #[track_caller]
+    pub fn user_id(self, id: &str) -> String {
+        let ordinal = id.strip_prefix("u-").and_then(|number| number.parse().ok());
+        self.vendor()
+            .user_id(ordinal.expect("a user's id is `u-` and a number"))
+    }
+
+    pub(crate) fn vendor(self) -> &'static dyn Vendor {
+        match self {
+            Profile::House => &vendors::house::House,
+            Profile::HubSpot => &vendors::hubspot::HubSpot,
+            Profile::Pipedrive => &vendors::pipedrive::Pipedrive,
+            Profile::EspoCrm => &vendors::espocrm::EspoCrm,
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
