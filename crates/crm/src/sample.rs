@@ -149,6 +149,11 @@ impl Checker<'_> {
             let reply = self.reply(200);
             let mut names = vec![("contact", value_of(&BTreeMap::from([("id", "1"), ("name", "Ada")])))];
             for step in &interaction.chain {
+                if let Some(when) = &step.when {
+                    let mut seen = names.clone();
+                    seen.push(("conn", self.conn.clone()));
+                    self.eval(when, &scope(seen));
+                }
                 self.request(&step.request, &names, true);
                 names.push((step.name.as_str(), reply.clone()));
             }

@@ -5,14 +5,59 @@ use crate::connector::Connector;
 /// (id, file, text)
 const SHIPPED: &[(&str, &str, &str)] = &[
     (
+        "dataverse",
+        "connectors/dataverse/connector.toml",
+        include_str!("../../../connectors/dataverse/connector.toml"),
+    ),
+    (
         "demo",
         "connectors/demo/connector.toml",
         include_str!("../../../connectors/demo/connector.toml"),
     ),
     (
+        "espocrm",
+        "connectors/espocrm/connector.toml",
+        include_str!("../../../connectors/espocrm/connector.toml"),
+    ),
+    (
+        "hubspot",
+        "connectors/hubspot/connector.toml",
+        include_str!("../../../connectors/hubspot/connector.toml"),
+    ),
+    (
+        "intercom",
+        "connectors/intercom/connector.toml",
+        include_str!("../../../connectors/intercom/connector.toml"),
+    ),
+    (
         "odoo",
         "connectors/odoo/connector.toml",
         include_str!("../../../connectors/odoo/connector.toml"),
+    ),
+    (
+        "odoo-json2",
+        "connectors/odoo-json2/connector.toml",
+        include_str!("../../../connectors/odoo-json2/connector.toml"),
+    ),
+    (
+        "pipedrive",
+        "connectors/pipedrive/connector.toml",
+        include_str!("../../../connectors/pipedrive/connector.toml"),
+    ),
+    (
+        "salesforce",
+        "connectors/salesforce/connector.toml",
+        include_str!("../../../connectors/salesforce/connector.toml"),
+    ),
+    (
+        "twenty",
+        "connectors/twenty/connector.toml",
+        include_str!("../../../connectors/twenty/connector.toml"),
+    ),
+    (
+        "zendesk",
+        "connectors/zendesk/connector.toml",
+        include_str!("../../../connectors/zendesk/connector.toml"),
     ),
 ];
 

@@ -81,6 +81,13 @@ impl Client {
         let mut names = vec![("contact", contact.clone())];
         let mut last: Option<Answer> = None;
         for step in &interaction.chain {
+            if let Some(when) = &step.when {
+                let mut seen = names.clone();
+                seen.push(("conn", self.conn.clone()));
+                if !when.is_true(&scope(seen)).map_err(CrmError::expression)? {
+                    return Ok(Vec::new());
+                }
+            }
             let call = Call {
                 operation: "interactions",
                 request: &step.request,

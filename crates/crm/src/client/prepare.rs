@@ -128,9 +128,8 @@ fn request_url(request: &Request, base: &Url, scope: &Value) -> CrmResult<Url> {
     let mut pairs = Vec::new();
     for (name, templates) in &request.query {
         for template in templates {
-            if let Some(value) = template.render_optional(scope).map_err(CrmError::request)? {
-                pairs.push((name, value));
-            }
+            let values = template.render_each(scope).map_err(CrmError::request)?;
+            pairs.extend(values.into_iter().map(|value| (name, value)));
         }
     }
     if !pairs.is_empty() {

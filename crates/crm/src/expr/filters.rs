@@ -209,8 +209,16 @@ fn wrap(value: Value, key: String) -> Result<Vec<Value>, Error> {
         .collect())
 }
 
-/// A quoted literal of SOQL (`\'`) or OData (`''`).
-fn quoted(value: &Value, quote: &str) -> String {
+/// A quoted literal of SOQL (`\'`) or OData (`''`). A list becomes several, with commas between them.
+fn quoted(value: &Value, quote: &str) -> Result<String, Error> {
+    if value.kind() == ValueKind::Seq {
+        let literals: Vec<String> = items(value)?.iter().map(|item| literal(item, quote)).collect();
+        return Ok(literals.join(","));
+    }
+    Ok(literal(value, quote))
+}
+
+fn literal(value: &Value, quote: &str) -> String {
     let text = scalar(value);
     let text = if quote.starts_with('\\') {
         text.replace('\\', "\\\\")

@@ -92,6 +92,18 @@ impl Template {
         self.render(scope).map(Some)
     }
 
+    /// Like [`Template::render_optional`], but a list makes a text of each of its items: a query repeats the key.
+    pub fn render_each(&self, scope: &Value) -> Result<Vec<String>, ExprError> {
+        if let [Part::Expr(expr)] = self.parts.as_slice() {
+            let value = expr.eval(scope)?;
+            if value.kind() == minijinja::value::ValueKind::Seq {
+                let items = value.try_iter().map_err(|error| ExprError::new(error.to_string()))?;
+                return Ok(items.map(|item| plain(&item)).collect());
+            }
+        }
+        Ok(self.render_optional(scope)?.into_iter().collect())
+    }
+
     /// As a JSON value: typed for one single expression, else text. Undefined is `None`.
     fn render_json(&self, scope: &Value) -> Result<Option<serde_json::Value>, ExprError> {
         if let [Part::Expr(expr)] = self.parts.as_slice() {

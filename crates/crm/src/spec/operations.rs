@@ -49,6 +49,8 @@ pub struct Interaction {
 #[derive(Debug)]
 pub struct Step {
     pub name: String,
+    /// Over the replies before it. Where it does not hold there are no interactions: nothing is left to ask for.
+    pub when: Option<Expr>,
     pub request: Request,
 }
 
@@ -194,6 +196,7 @@ impl Interaction {
         if let Some(request) = table.table("request") {
             chain.extend(Request::read(request, &names).map(|request| Step {
                 name: "response".to_owned(),
+                when: None,
                 request,
             }));
         }
@@ -210,6 +213,7 @@ impl Interaction {
         }
         for step in steps.into_iter().take(LONGEST_CHAIN) {
             let name = step.need_text("as");
+            let when = step.expr("when", &last);
             let request = step
                 .need_table("request")
                 .and_then(|request| Request::read(request, &names));
@@ -218,7 +222,7 @@ impl Interaction {
             let reply = Attributes::only(["status", "headers", "body"]);
             names = names.with(name.clone(), reply.clone());
             last = last.with(name.clone(), reply);
-            chain.extend(request.map(|request| Step { name, request }));
+            chain.extend(request.map(|request| Step { name, when, request }));
         }
         let items = table.need_expr("items", &last);
         let optional = table.boolean("optional").unwrap_or(false);

@@ -15,7 +15,7 @@ pub struct Request {
     pub base: Option<Template>,
     /// Computed parts are percent-encoded, so that they stay within their segment.
     pub path: Template,
-    /// Repeated keys have several values. A value that is nothing is left out.
+    /// Repeated keys have several values, or one that is a list. A value that is nothing is left out.
     pub query: Vec<(String, Vec<Template>)>,
     pub headers: BTreeMap<String, Template>,
     pub body: Body,

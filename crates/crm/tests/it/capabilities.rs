@@ -73,3 +73,18 @@ fn no_capability_is_left_out() {
     let missing: Vec<u32> = (1..=ALL).filter(|number| !shown.contains(number)).collect();
     assert_eq!(missing, [33], "the answer's deadline stands in 27");
 }
+
+/// The worked example of connectors/README.md is a connector.
+#[test]
+fn the_worked_example_of_the_readme_loads() {
+    let readme = include_str!("../../../../connectors/README.md");
+    let block = readme
+        .split("```toml\n")
+        .find(|block| block.starts_with("format = 1"))
+        .and_then(|block| block.split("```").next())
+        .expect("the example");
+    match Connector::load(block, "README.md") {
+        Ok(connector) => assert_eq!(connector.id(), "acme"),
+        Err(problems) => panic!("{}", listed(&problems)),
+    }
+}

@@ -1,5 +1,8 @@
-//! The shipped connectors against their fixtures: each file is a conversation (what must be asked, what is answered) and
-//! `expected.json` says what must come out.
+//! The shipped connectors against their fixtures: each file is a conversation (what must be asked, what is answered) or a
+//! webhook's delivery, and `expected.json` says what must come out. `fixtures/fields.toml` holds what the account gives.
+//!
+//! `SNAPBRIDGE_RECORD=1` writes what is asked and what comes out into the files: for whoever writes a connector, who then
+//! reads the difference. The run fails all the same.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -9,18 +12,20 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use contacts::Micros;
-use crm::{Client, ClientSettings, Connector, CrmError, Deed, Pacer, Page, Person, Window};
+use crm::{
+    AllowHosts, Client, ClientSettings, Connector, CrmError, Deed, Http, Pacer, Page, Person, WebhookRequest, Window,
+};
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::support::{client_with, listed, serve};
+use crate::support::{client_over, listed, serve};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions` or `act`; listings are walked to
-    /// their end.
+    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook` or `challenge`;
+    /// listings are walked to their end.
     call: String,
     /// The type of interactions, or the name of the action.
     #[serde(default)]
@@ -41,25 +46,46 @@ struct Fixture {
     /// The delta token that a change pass begins with.
     #[serde(default)]
     token: Option<Value>,
+    #[serde(default)]
     exchanges: Vec<Exchange>,
+    #[serde(default)]
+    delivery: Option<Delivery>,
+}
+
+/// What a webhook sends.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Delivery {
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    query: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    secret: String,
+    #[serde(default)]
+    hook_id: Option<String>,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exchange {
+    #[serde(default)]
     request: Asked,
     reply: Reply,
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
 struct Asked {
     method: String,
     /// With the query.
     path: String,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<String, String>,
-    #[serde(default)]
+    /// JSON, or the text of anything else.
+    #[serde(skip_serializing_if = "Value::is_null")]
     body: Value,
 }
 
@@ -70,6 +96,7 @@ struct Reply {
     status: u16,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    /// JSON; `null` is an empty body, and text is sent as it is. `ORIGIN` in it stands for where the CRM listens.
     body: Value,
 }
 
@@ -81,15 +108,36 @@ fn ok() -> u16 {
 struct Script {
     exchanges: Mutex<VecDeque<Exchange>>,
     surprises: Mutex<Vec<String>>,
+    asked: Mutex<Vec<Asked>>,
 }
 
-async fn played(script: Arc<Script>) -> String {
+impl Script {
+    fn of(exchanges: &[Exchange]) -> Arc<Script> {
+        Arc::new(Script {
+            exchanges: Mutex::new(exchanges.iter().cloned().collect()),
+            ..Script::default()
+        })
+    }
+}
+
+/// A server that plays one script after the other.
+struct Stage {
+    origin: String,
+    http: Http,
+    script: Arc<Mutex<Arc<Script>>>,
+}
+
+async fn stage() -> Stage {
+    let script = Arc::new(Mutex::new(Arc::new(Script::default())));
+    let now_played = script.clone();
     let handler = move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| async move {
+        let script = now_played.lock().clone();
+        let host = headers.get("host").and_then(|host| host.to_str().ok());
+        let origin = format!("http://{}", host.unwrap_or_default());
         let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        let body = if body.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_slice(&body).unwrap_or(json!("not JSON"))
+        let body = match body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body))),
         };
         let Some(Exchange { request, reply }) = script.exchanges.lock().pop_front() else {
             script
@@ -113,21 +161,49 @@ async fn played(script: Arc<Script>) -> String {
             let got = headers.get(name.as_str()).and_then(|value| value.to_str().ok());
             note(name, &json!(value), &json!(got));
         }
+        const DULL: [&str; 6] = [
+            "host",
+            "accept",
+            "accept-encoding",
+            "content-type",
+            "content-length",
+            "user-agent",
+        ];
+        let told = headers.iter().filter(|(name, _)| !DULL.contains(&name.as_str()));
+        script.asked.lock().push(Asked {
+            method: method.to_string(),
+            path,
+            headers: told
+                .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+                .collect(),
+            body,
+        });
         let mut given = HeaderMap::new();
         given.insert("content-type", "application/json".parse().expect("a value"));
         for (name, value) in &reply.headers {
             given.insert(
                 HeaderName::try_from(name).expect("a name"),
-                value.parse().expect("a value"),
+                value.replace("ORIGIN", &origin).parse().expect("a value"),
             );
         }
+        let body = match &reply.body {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            json => json.to_string(),
+        };
         (
             StatusCode::from_u16(reply.status).expect("a status"),
             given,
-            reply.body.to_string(),
+            body.replace("ORIGIN", &origin),
         )
     };
-    serve(Router::new().fallback(handler)).await
+    let origin = serve(Router::new().fallback(handler)).await;
+    let allow = AllowHosts::parse(&[&origin]).expect("an origin");
+    Stage {
+        http: Http::new(ClientSettings::default(), allow).expect("a client"),
+        origin,
+        script,
+    }
 }
 
 fn shown(result: Result<Value, CrmError>) -> Value {
@@ -216,6 +292,7 @@ async fn result_of(client: &Client, fixture: &Fixture) -> Value {
             shown(found.map(|found| json!({ "items": found.items, "dropped": found.dropped })))
         }
         "act" => act(client, fixture).await,
+        "webhook" | "challenge" => delivered(client.connector(), fixture),
         _ => shown(walk(client, fixture).await.map(Value::from)),
     }
 }
@@ -241,6 +318,60 @@ async fn act(client: &Client, fixture: &Fixture) -> Value {
     }
 }
 
+fn delivered(connector: &Connector, fixture: &Fixture) -> Value {
+    let delivery = fixture.delivery.as_ref().expect("a delivery");
+    let hooks = connector.webhook().expect("a webhook");
+    if fixture.call == "challenge" {
+        return json!(hooks.challenge(&delivery.query));
+    }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &delivery.headers {
+        headers.insert(
+            HeaderName::try_from(name).expect("a name"),
+            value.parse().expect("a value"),
+        );
+    }
+    let request = WebhookRequest {
+        method: "POST",
+        url: HOOK_URL,
+        headers: &headers,
+        query: &delivery.query,
+        body: delivery.body.as_bytes(),
+        hook_id: delivery.hook_id.as_deref(),
+    };
+    let events = hooks
+        .verify(&request, &[delivery.secret.clone().into()], now())
+        .and_then(|verified| hooks.events(&verified));
+    match events {
+        Err(refused) => json!({ "refused": refused.to_string() }),
+        Ok(events) => events
+            .iter()
+            .map(|event| {
+                json!({
+                    "account": event.account, "ids": event.ids, "deleted": event.deleted, "dedupe": event.dedupe,
+                    "at": event.at.map(|at| at.to_string()), "relevant": event.relevant,
+                })
+            })
+            .collect(),
+    }
+}
+
+/// Where the deliveries of the fixtures go.
+const HOOK_URL: &str = "https://bridge.example.com/hooks/crm";
+
+/// When the fixtures are played.
+fn now() -> Micros {
+    Micros::parse("2026-11-21T02:00:00Z").expect("a time")
+}
+
+struct Then;
+
+impl contacts::Clock for Then {
+    fn now(&self) -> Micros {
+        now()
+    }
+}
+
 fn folder(connector: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../connectors")
@@ -251,57 +382,108 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The fixtures of a connector.
+struct Fixtures {
+    folder: PathBuf,
+    /// What the account and the integration give.
+    fields: BTreeMap<String, String>,
+    all: BTreeMap<String, Fixture>,
+    expected: BTreeMap<String, Value>,
+}
+
+impl Fixtures {
+    fn read(id: &str) -> Fixtures {
+        let folder = folder(id).join("fixtures");
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("a name");
+            let Some(name) = name.strip_suffix(".json").filter(|name| *name != "expected") else {
+                continue;
+            };
+            let text = read(&folder.join(format!("{name}.json")));
+            let fixture = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{id}: {name}: {error}"));
+            all.insert(name.to_owned(), fixture);
+        }
+        let expected = folder.join("expected.json");
+        let expected = match recording() && !expected.exists() {
+            true => BTreeMap::new(),
+            false => serde_json::from_str(&read(&expected)).expect("expected.json is JSON"),
+        };
+        Fixtures {
+            fields: toml::from_str(&read(&folder.join("fields.toml"))).expect("fields.toml holds texts"),
+            folder,
+            all,
+            expected,
+        }
+    }
+
+    /// What comes out of one fixture, and the exchanges as they went.
+    async fn play(&self, stage: &Stage, fixture: &Fixture, connector: Connector) -> (Value, Arc<Script>) {
+        let script = Script::of(&fixture.exchanges);
+        *stage.script.lock() = script.clone();
+        let extra = self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let extra: Vec<(&str, &str)> = extra.collect();
+        let (http, pacer) = (stage.http.clone(), Pacer::unlimited());
+        let client = client_over(http, connector, &stage.origin, &extra, pacer, Arc::new(Then));
+        let client = client.unwrap_or_else(|error| panic!("{error}"));
+        let result = result_of(&client, fixture).await.to_string();
+        let result = result.replace(&stage.origin, "ORIGIN");
+        (serde_json::from_str(&result).expect("JSON"), script)
+    }
+}
+
+fn recording() -> bool {
+    std::env::var_os("SNAPBRIDGE_RECORD").is_some()
+}
+
+fn record(path: &Path, value: &Value) {
+    let text = serde_json::to_string_pretty(value).expect("JSON");
+    std::fs::write(path, text + "\n").expect("the file can be written");
+}
+
 /// Plays every fixture of a connector. Calls go to a server whose origin changes: `ORIGIN` stands for it.
-async fn replay(id: &str, extra: &[(&str, &str)]) {
-    let folder = folder(id);
-    let source = read(&folder.join("connector.toml"));
-    let expected: BTreeMap<String, Value> =
-        serde_json::from_str(&read(&folder.join("fixtures/expected.json"))).expect("expected.json is JSON");
-    let mut names: Vec<String> = std::fs::read_dir(folder.join("fixtures"))
-        .expect("a folder")
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
-        .filter(|name| name != "expected")
-        .collect();
-    names.sort();
-    let unplayed = expected.keys().filter(|name| !names.contains(name));
+async fn replay(id: &str) {
+    let source = &read(&folder(id).join("connector.toml"));
+    let (fixtures, stage) = (Fixtures::read(id), stage().await);
+    let unplayed = fixtures
+        .expected
+        .keys()
+        .filter(|name| !fixtures.all.contains_key(*name));
     let mut wrong: Vec<String> = unplayed
         .map(|name| format!("{name}: expected, and there is no such fixture"))
         .collect();
     let mut results = BTreeMap::new();
-    for name in &names {
-        let text = read(&folder.join("fixtures").join(format!("{name}.json")));
-        let fixture: Fixture = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let script = Arc::new(Script::default());
-        *script.exchanges.lock() = fixture.exchanges.iter().cloned().collect();
-        let origin = played(script.clone()).await;
+    for (name, fixture) in &fixtures.all {
         let connector =
-            Connector::load(&source, "connector.toml").unwrap_or_else(|problems| panic!("{}", listed(&problems)));
-        let client = client_with(connector, &origin, extra, ClientSettings::default(), Pacer::unlimited())
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        let result = result_of(&client, &fixture)
-            .await
-            .to_string()
-            .replace(&origin, "ORIGIN");
-        let result: Value = serde_json::from_str(&result).expect("JSON");
-        wrong.extend(
-            script
-                .surprises
-                .lock()
-                .iter()
-                .map(|surprise| format!("{name}: {surprise}")),
-        );
-        wrong.extend(
-            script
-                .exchanges
-                .lock()
-                .iter()
-                .map(|left| format!("{name}: never asked {}", left.request.path)),
-        );
-        if expected.get(name) != Some(&result) {
+            Connector::load(source, "connector.toml").unwrap_or_else(|problems| panic!("{}", listed(&problems)));
+        let (result, script) = fixtures.play(&stage, fixture, connector).await;
+        let surprises = script.surprises.lock().clone();
+        let left: Vec<String> = script
+            .exchanges
+            .lock()
+            .iter()
+            .map(|left| left.request.path.clone())
+            .collect();
+        if recording() && !surprises.is_empty() {
+            let path = fixtures.folder.join(format!("{name}.json"));
+            let mut whole: Value = serde_json::from_str(&read(&path)).expect("JSON");
+            for (i, asked) in script.asked.lock().iter().enumerate() {
+                whole["exchanges"][i]["request"] = json!(asked);
+            }
+            record(&path, &whole);
+        }
+        wrong.extend(surprises.iter().map(|surprise| format!("{name}: {surprise}")));
+        wrong.extend(left.iter().map(|left| format!("{name}: never asked {left}")));
+        if fixtures.expected.get(name) != Some(&result) {
             wrong.push(format!("{name}: the result differs"));
         }
         results.insert(name.clone(), result);
+    }
+    if recording() && fixtures.expected != results {
+        record(&fixtures.folder.join("expected.json"), &json!(results));
+    }
+    if recording() {
+        wrong.push("recorded: read the difference".to_owned());
     }
     assert!(
         wrong.is_empty(),
@@ -311,12 +493,158 @@ async fn replay(id: &str, extra: &[(&str, &str)]) {
     );
 }
 
-#[tokio::test]
-async fn demo() {
-    replay("demo", &[("account", "demo")]).await;
+/// A row's value that the fixtures do not depend on is a mapping that nobody tests: each expression is replaced in turn,
+/// each field that it reads is misspelt in turn, and something must come out differently every time.
+async fn break_each_field(id: &str) {
+    let source = read(&folder(id).join("connector.toml"));
+    let (fixtures, stage) = (Fixtures::read(id), stage().await);
+    let mut untested = Vec::new();
+    for (place, broken) in broken_in_turn(&source) {
+        let mut same = true;
+        for (name, fixture) in fixtures.all.iter().filter(|(_, fixture)| concerns(&place, fixture)) {
+            let connector = Connector::load(&broken, "connector.toml");
+            let connector = connector.unwrap_or_else(|problems| panic!("{place}: {}", listed(&problems)));
+            let (result, _) = fixtures.play(&stage, fixture, connector).await;
+            if fixtures.expected.get(name) != Some(&result) {
+                same = false;
+                break;
+            }
+        }
+        if same {
+            untested.push(place);
+        }
+    }
+    assert!(untested.is_empty(), "{id}: nothing depends on\n{}", untested.join("\n"));
 }
 
-#[tokio::test]
-async fn odoo() {
-    replay("odoo", &[("db", "crm"), ("login", "ada"), ("api_key", "odoo-secret")]).await;
+macro_rules! replayed {
+    ($($name:ident $id:literal)*) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn says_what_is_expected() {
+                super::replay($id).await;
+            }
+
+            #[tokio::test]
+            async fn every_field_matters() {
+                super::break_each_field($id).await;
+            }
+        })*
+
+        #[test]
+        fn every_shipped_connector_is_replayed() {
+            let replayed = [$($id),*];
+            let shipped: Vec<&str> = Connector::shipped_ids().collect();
+            assert_eq!(shipped, replayed);
+        }
+    };
+}
+
+replayed! {
+    dataverse "dataverse"
+    demo "demo"
+    espocrm "espocrm"
+    hubspot "hubspot"
+    intercom "intercom"
+    odoo "odoo"
+    odoo_json2 "odoo-json2"
+    pipedrive "pipedrive"
+    salesforce "salesforce"
+    twenty "twenty"
+    zendesk "zendesk"
+}
+
+/// Which fixtures may show that an expression is wrong.
+fn concerns(place: &str, fixture: &Fixture) -> bool {
+    let call = fixture.call.as_str();
+    match place.split('.').next().unwrap_or_default() {
+        "contacts" => matches!(call, "full" | "changes" | "get_many"),
+        "agents" => call == "agents",
+        "interactions" => call == "interactions" && place.contains(&format!("[{}]", fixture.name)),
+        "actions" => call == "act" && place.contains(&format!("[{}]", fixture.name)),
+        "webhook" => call == "webhook",
+        _ => call == "check",
+    }
+}
+
+/// The connector with one thing broken, for each expression of its mappings and each field that one of them reads.
+fn broken_in_turn(source: &str) -> Vec<(String, String)> {
+    let whole: toml::Table = toml::from_str(source).expect("TOML");
+    let mut broken = Vec::new();
+    let mut breaks = |place: String, keys: &[Step]| {
+        let mut changed = toml::Value::Table(whole.clone());
+        let text = at(&mut changed, keys).as_str().expect("an expression").to_owned();
+        for (what, replaced) in misspelt(&text) {
+            *at(&mut changed, keys) = replaced.into();
+            broken.push((format!("{place}: {what}"), toml::to_string(&changed).expect("TOML")));
+        }
+    };
+    let expressions = |table: Option<&toml::Value>| -> Vec<String> {
+        let table = table.and_then(toml::Value::as_table);
+        let texts = table.into_iter().flatten().filter(|(_, value)| value.is_str());
+        texts
+            .map(|(key, _)| key.clone())
+            .filter(|key| !key.ends_with("_as"))
+            .collect()
+    };
+    for (room, part) in [
+        ("contacts", "map"),
+        ("agents", "map"),
+        ("check", "learn"),
+        ("webhook", "events"),
+    ] {
+        for key in expressions(whole.get(room).and_then(|table| table.get(part))) {
+            breaks(
+                format!("{room}.{part}.{key}"),
+                &[Step::Key(room), Step::Key(part), Step::Key(&key)],
+            );
+        }
+    }
+    for key in ["org", "principal"] {
+        if whole["check"].get(key).is_some() {
+            breaks(format!("check.{key}"), &[Step::Key("check"), Step::Key(key)]);
+        }
+    }
+    for (room, part, name) in [("interactions", "map", "type"), ("actions", "result", "name")] {
+        let list = whole.get(room).and_then(toml::Value::as_array).into_iter().flatten();
+        for (nth, table) in list.enumerate() {
+            let called = table[name].as_str().unwrap_or_default();
+            for key in expressions(table.get(part)) {
+                let keys = [Step::Key(room), Step::Nth(nth), Step::Key(part), Step::Key(&key)];
+                breaks(format!("{room}.[{called}].{part}.{key}"), &keys);
+            }
+        }
+    }
+    broken
+}
+
+/// An expression that is another altogether, and the same with each field that it reads misspelt.
+fn misspelt(text: &str) -> Vec<(String, String)> {
+    let mut all = vec![("another expression".to_owned(), "'another'".to_owned())];
+    let field = regex::Regex::new(r"(?:\b[a-z_]\w*(?:\.\w+)+|attribute='[^']+)").expect("a pattern");
+    for found in field.find_iter(text) {
+        let quotes = text[..found.start()].matches('\'').count();
+        // What an account gives is not of the row, and what stands in quotes is no field.
+        let ours = ["conn.", "session.", "contact.", "response.status"];
+        let is_ours = ours.iter().any(|root| found.as_str().starts_with(root)) || found.as_str() == "response.body";
+        if is_ours || quotes % 2 == 1 {
+            continue;
+        }
+        let replaced = format!("{}_misspelt{}", &text[..found.end()], &text[found.end()..]);
+        all.push((found.as_str().to_owned(), replaced));
+    }
+    all
+}
+
+fn at<'a>(document: &'a mut toml::Value, keys: &[Step]) -> &'a mut toml::Value {
+    keys.iter().fold(document, |at, key| match key {
+        Step::Key(key) => &mut at[*key],
+        Step::Nth(nth) => &mut at[*nth],
+    })
+}
+
+/// One step down a document.
+enum Step<'a> {
+    Key(&'a str),
+    Nth(usize),
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use contacts::SystemClock;
+use contacts::{Clock, SystemClock};
 use crm::{AllowHosts, Client, ClientSettings, Connection, Connector, CrmResult, Http, Pacer};
 use tokio::net::TcpListener;
 
@@ -83,13 +83,25 @@ pub fn client_with(
     pacer: Pacer,
 ) -> CrmResult<Client> {
     let http = Http::new(settings, AllowHosts::parse(&[origin]).expect("an origin"))?;
+    client_over(http, connector, origin, extra, pacer, Arc::new(SystemClock))
+}
+
+/// The same over an `Http` that may serve many clients, at a time of the test's own.
+pub fn client_over(
+    http: Http,
+    connector: Connector,
+    origin: &str,
+    extra: &[(&str, &str)],
+    pacer: Pacer,
+    clock: Arc<dyn Clock>,
+) -> CrmResult<Client> {
     let mut fields = fields(&[("site", origin), ("token", "secret-token")]);
     fields.extend(self::fields(extra));
     let connection = Connection {
         fields,
         region: Some("PT".to_owned()),
     };
-    Client::new(Arc::new(connector), http, &connection, pacer, Arc::new(SystemClock))
+    Client::new(Arc::new(connector), http, &connection, pacer, clock)
 }
 
 pub fn client(connector: Connector, origin: &str) -> Client {
