@@ -2,7 +2,7 @@
 //!
 //! From Pipedrive's OpenAPI documents v1 and v2 (`x-token-cost` included), its page on rate limiting and its guide to
 //! webhooks v2, 2026. Stamps have whole seconds, and a filter with a fraction is refused.
-//! **Recalled**: deleted persons are left out of lists unless asked for by id, where they come with `is_deleted`; costs of
+//! **Recalled**: after how many refused calls 429 becomes 403 with a page; deleted persons are left out of lists unless asked for by id, where they come with `is_deleted`; costs of
 //! writes; the fields of a webhook's `meta` beyond `action`, `entity` and `entity_id`.
 
 mod writing;
@@ -31,6 +31,9 @@ const LIMITS: &[LimitSpec] = &[
         u64::from(op != Op::Token)
     }),
 ];
+
+/// Calls in a row that are answered 429, before others are answered by a page of HTML.
+const DEAF_AFTER: u64 = 10;
 
 fn tokens(op: Op) -> u64 {
     match op {
@@ -115,6 +118,11 @@ impl Vendor for Pipedrive {
                 Reply::json(StatusCode::UNAUTHORIZED, &body)
             }
             Refused::NoOperation => error(StatusCode::NOT_FOUND, "ERR_NOT_FOUND", "Unknown method ."),
+            // Who does not listen meets what stands before the API.
+            Refused::Throttled { charge, .. } if charge.is_some_and(|charge| charge.refused > DEAF_AFTER) => {
+                let page = b"<!DOCTYPE html><title>Access denied | Cloudflare</title><h1>Error 1015</h1>".to_vec();
+                Reply::bytes(StatusCode::FORBIDDEN, "text/html; charset=utf-8", page)
+            }
             Refused::Throttled { why, charge, .. } => {
                 let daily = *why == Throttle::Window && charge.is_some_and(|charge| charge.name == "daily");
                 let message = if daily {

@@ -273,7 +273,7 @@ fn token(state: &mut State, request: &Request) -> Reply {
     }
     // Its life is told nowhere.
     let (access_token, _) = state.mint();
-    let origin = request.origin();
+    let origin = state.knobs.instance_url.clone().unwrap_or_else(|| request.origin());
     Reply::ok(&json!({
         "access_token": access_token,
         "instance_url": origin,

@@ -232,9 +232,10 @@ fn token(state: &mut State, request: &Request) -> Reply {
     if let Some(error) = error {
         return Reply::ok(&json!({"error": error}));
     }
+    let api = state.knobs.instance_url.clone().unwrap_or_else(|| request.origin());
     let (access_token, seconds) = state.mint();
     Reply::ok(&json!({
-        "access_token": access_token, "api_domain": request.origin(), "token_type": "Bearer", "expires_in": seconds,
+        "access_token": access_token, "api_domain": api, "token_type": "Bearer", "expires_in": seconds,
         "scope": "ZohoCRM.modules.ALL ZohoCRM.users.READ ZohoCRM.org.READ ZohoCRM.notifications.ALL",
     }))
 }
