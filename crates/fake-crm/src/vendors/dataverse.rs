@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::shapes::number_of;
+use super::shapes::{Grant, number_of};
 use super::{Hook, Outgoing, Refused, Throttle, Vendor};
 use crate::account::State;
 use crate::api::{ApiError, Op};
@@ -54,7 +54,7 @@ impl Vendor for Dataverse {
             ("GET", ["contacts"]) => Op::List,
             ("GET", [one]) if one.starts_with("reading::contacts(") => Op::Batch,
             ("GET", ["systemusers"]) => Op::Users,
-            ("GET", ["incidents"]) => Op::Tickets,
+            ("GET", ["incidents"] | [_, "incident_customer_contacts"]) => Op::Tickets,
             ("POST", ["contacts"]) => Op::CreateContact,
             ("PATCH", [one]) if one.starts_with("reading::contacts(") => Op::UpdateContact,
             ("POST", ["incidents"]) => Op::CreateTicket,
@@ -183,7 +183,7 @@ impl Vendor for Dataverse {
             "InputParameters": [{"key": "Target", "value": {"__type": "Entity:http://schemas.microsoft.com/xrm/2011/Contracts",
                 "Attributes": [{"key": "contactid", "value": id}], "Id": id, "LogicalName": "contact"}}],
             "IsExecutingOffline": false, "IsInTransaction": false, "IsolationMode": 1, "MessageName": message, "Mode": 1,
-            "OperationCreatedOn": format!("/Date({}+0000)/", event.at), "OperationId": guid("09000000", event.number),
+            "OperationCreatedOn": format!("/Date({})/", event.at), "OperationId": guid("09000000", event.number),
             "OrganizationId": organization, "OrganizationName": format!("org{}", number_of(&hook.state.account, 8)),
             "OutputParameters": [], "OwningExtension": {"LogicalName": "sdkmessageprocessingstep"},
             "PostEntityImages": [], "PreEntityImages": [],
@@ -254,13 +254,9 @@ fn size(request: &Request) -> usize {
 }
 
 fn token(state: &mut State, request: &Request) -> Reply {
-    let form = request.form();
-    let given = |name: &str| {
-        form.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let known = given("client_secret").is_some_and(|secret| state.tokens.iter().any(|token| token == secret));
+    let grant = Grant::read(request);
+    let given = |name: &str| grant.get(name);
+    let known = grant.is_good(state);
     let wrong = match (given("grant_type"), given("scope")) {
         (Some("client_credentials"), Some(scope)) if scope.ends_with("/.default") => {
             (!known).then_some((401, "invalid_client", "AADSTS7000215: Invalid client secret provided."))

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::json;
 
-use super::shapes::{self, Person};
+use super::shapes::{self, Grant, Person};
 use super::soql::Query;
 use super::{Hook, Outgoing, Refused, Vendor};
 use crate::account::State;
@@ -246,22 +246,18 @@ fn escaped(text: &str) -> String {
 // ---- credentials and whom they are of
 
 fn token(state: &mut State, request: &Request) -> Reply {
-    let form = request.form();
-    let given = |name: &str| {
-        form.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let known = |secret: Option<&str>| secret.is_some_and(|secret| state.tokens.iter().any(|token| token == secret));
+    let grant = Grant::read(request);
+    let given = |name: &str| grant.get(name);
+    let known = grant.is_good(state);
     let wrong = match given("grant_type") {
         Some("client_credentials" | "refresh_token" | "password") if given("client_id").is_none() => {
             Some(("invalid_client_id", "client identifier invalid"))
         }
-        Some("client_credentials") if known(given("client_secret")) => None,
+        Some("client_credentials") if known => None,
         Some("client_credentials") => Some(("invalid_client", "invalid client credentials")),
-        Some("refresh_token") if known(given("refresh_token")) => None,
+        Some("refresh_token") if known => None,
         Some("refresh_token") => Some(("invalid_grant", "expired access/refresh token")),
-        Some("password") if known(given("password")) => None,
+        Some("password") if known => None,
         Some("password") => Some(("invalid_grant", "authentication failure")),
         _ => Some(("unsupported_grant_type", "grant type not supported")),
     };

@@ -146,18 +146,48 @@ pub(crate) fn read_opaque(token: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
-/// The secret that a call to a token endpoint brings, by its grant.
-pub(crate) fn granted_by(request: &Request) -> Option<String> {
-    let form = request.form();
-    let given = |name: &str| {
-        form.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
-    };
-    match given("grant_type")?.as_str() {
-        "refresh_token" => given("refresh_token"),
-        "password" => given("password"),
-        _ => given("client_secret"),
+/// A call to a token endpoint: a form, the client's own words perhaps in HTTP Basic.
+pub(crate) struct Grant {
+    form: Vec<(String, String)>,
+    basic: Option<(String, String)>,
+}
+
+impl Grant {
+    pub(crate) fn read(request: &Request) -> Grant {
+        Grant {
+            form: request.form(),
+            basic: request.basic(),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let basic = self.basic.as_ref();
+        let found = match name {
+            "client_id" => basic.map(|(id, _)| id),
+            "client_secret" => basic.map(|(_, secret)| secret),
+            _ => None,
+        };
+        let in_form = || {
+            self.form
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value)
+        };
+        found.or_else(in_form).map(String::as_str)
+    }
+
+    /// What the grant is given for: the account's token, in one place or another.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        match self.get("grant_type")? {
+            "refresh_token" => self.get("refresh_token"),
+            "password" => self.get("password"),
+            _ => self.get("client_secret"),
+        }
+    }
+
+    pub(crate) fn is_good(&self, state: &State) -> bool {
+        self.secret()
+            .is_some_and(|secret| state.tokens.iter().any(|token| token == secret))
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::shapes::{number_of, parse_iso};
+use super::shapes::{Grant, number_of, parse_iso};
 use super::{Hook, Outgoing, Refused, Vendor};
 use crate::account::State;
 use crate::api::{ApiError, Op, bad, invalid};
@@ -215,17 +215,13 @@ impl Vendor for Zoho {
 // ---- credentials and whom they are of
 
 fn token(state: &mut State, request: &Request) -> Reply {
-    let form = request.form();
-    let given = |name: &str| {
-        form.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let known = |secret: Option<&str>| secret.is_some_and(|secret| state.tokens.iter().any(|token| token == secret));
+    let grant = Grant::read(request);
+    let given = |name: &str| grant.get(name);
+    let known = grant.is_good(state);
     let error = match given("grant_type") {
-        Some("client_credentials") if known(given("client_secret")) => None,
+        Some("client_credentials") if known => None,
         Some("client_credentials") => Some("invalid_client"),
-        Some("refresh_token") if known(given("refresh_token")) => None,
+        Some("refresh_token") if known => None,
         Some("refresh_token") => Some("invalid_code"),
         _ => Some("unsupported_grant_type"),
     };

@@ -309,12 +309,19 @@ pub(super) fn users(state: &State, request: &Request) -> Result<Reply, ApiError>
 }
 
 pub(super) fn incidents(state: &State, request: &Request) -> Result<Reply, ApiError> {
-    let filter = request.query("$filter").unwrap_or_default();
-    let id = filter
-        .strip_prefix("_customerid_value eq ")
-        .and_then(|id| Dataverse.contact_of(id.trim()));
-    let id = id.ok_or_else(|| bad("this fake finds incidents by _customerid_value"))?;
-    let tickets = shapes::tickets_of(state, id).unwrap_or_default();
+    let id = if request.segment(3) == "incidents" {
+        let filter = request.query("$filter").unwrap_or_default();
+        let id = filter.strip_prefix("_customerid_value eq ");
+        id.and_then(|id| Dataverse.contact_of(id.trim()))
+            .ok_or_else(|| bad("this fake finds incidents by _customerid_value"))?
+    } else {
+        in_path(request.segment(3))?
+    };
+    let mut tickets = shapes::tickets_of(state, id).unwrap_or_default();
+    if request.query("$orderby") == Some("createdon desc") {
+        tickets.sort_by(|one, other| other.created_at.cmp(&one.created_at));
+    }
+    tickets.truncate(request.number("$top")?.unwrap_or(PAGE_MAX));
     let time = |text: &str| parse_iso(text).map(iso);
     let value = tickets.iter().map(|ticket| {
         let number = shapes::ticket_number(ticket);
@@ -323,9 +330,14 @@ pub(super) fn incidents(state: &State, request: &Request) -> Result<Reply, ApiEr
             "pending" => (0, "Waiting for Details"),
             _ => (0, "In Progress"),
         };
+        let priority = match ticket.priority.as_str() {
+            "low" => 3,
+            "normal" => 2,
+            _ => 1,
+        };
         let mut shown = json!({
             "incidentid": guid("1c000000", number), "ticketnumber": format!("CAS-{number:05}"), "title": ticket.subject,
-            "description": ticket.description, "statecode": state, "prioritycode": 2,
+            "description": ticket.description, "statecode": state, "prioritycode": priority,
             "createdon": time(&ticket.created_at), "modifiedon": time(&ticket.updated_at),
         });
         shown["statuscode@OData.Community.Display.V1.FormattedValue"] = status.into();

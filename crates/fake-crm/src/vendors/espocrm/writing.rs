@@ -139,7 +139,12 @@ pub(super) fn create_call(state: &mut State, request: &Request) -> Result<Reply,
             ))
         })
     };
-    let (start, end) = (time("dateStart")?, time("dateEnd")?);
+    let start = time("dateStart")?;
+    // The length is a field of its own, which is kept as an end.
+    let end = match body["duration"].as_i64().filter(|_| body["dateEnd"].is_null()) {
+        Some(seconds) => start + seconds * 1000,
+        None => time("dateEnd")?,
+    };
     let new = NewCall {
         direction: text(&body, "direction")
             .unwrap_or_else(|| "Outbound".to_owned())

@@ -18,6 +18,9 @@ fn given(properties: &Value) -> Result<Fields, ApiError> {
     let mut fields = Fields::default();
     let mut phones: Vec<String> = Vec::new();
     for (name, value) in map {
+        if value.is_null() {
+            continue;
+        }
         let text = value.as_str().unwrap_or_default().to_owned();
         match name.as_str() {
             "firstname" => fields.first_name = Some(text),

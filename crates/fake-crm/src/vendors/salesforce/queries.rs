@@ -172,7 +172,7 @@ fn contact(person: &Person, fields: &[String]) -> Result<Value, ApiError> {
                 "postalCode": some(&row.address.zip), "country": some(&row.address.country),
                 "latitude": null, "longitude": null, "geocodeAccuracy": null,
             }),
-            "photourl" => json!(row.photo_url),
+            "photourl" => json!(row.photo_url.as_ref().map(|_| format!("/services/images/photo/{id}"))),
             "isdeleted" => json!(row.archived),
             "createddate" => json!(stamp(person.created)),
             "systemmodstamp" | "lastmodifieddate" => json!(stamp(person.modified)),
@@ -337,11 +337,16 @@ fn case(ticket: &Ticket) -> Value {
         "open" => "Working",
         _ => "New",
     };
+    let priority = match ticket.priority.as_str() {
+        "low" => "Low",
+        "normal" => "Medium",
+        _ => "High",
+    };
     let time = |text: &str| parse_iso(text).map(stamp);
     json!({
         "attributes": {"type": "Case"}, "Id": long_id(&format!("5005e{number:010}")),
         "CaseNumber": format!("{number:08}"), "Subject": ticket.subject, "Description": ticket.description,
-        "Status": status, "Priority": ticket.priority, "IsClosed": status == "Closed",
+        "Status": status, "Priority": priority, "IsClosed": status == "Closed",
         "CreatedDate": time(&ticket.created_at), "LastModifiedDate": time(&ticket.updated_at),
     })
 }
@@ -365,7 +370,7 @@ fn tasks(state: &State, query: &Query) -> Result<Reply, ApiError> {
     let records = calls.map(|(at, call)| {
         json!({
             "attributes": {"type": "Task"}, "Id": long_id(&format!("00T5e{:010}", at + 1)), "Subject": call.notes,
-            "TaskSubtype": "Call", "Status": "Completed", "CreatedDate": stamp(call.started_at),
+            "TaskSubtype": "Call", "Status": "Completed", "Priority": "Normal", "Description": call.notes, "CreatedDate": stamp(call.started_at),
         })
     });
     Ok(whole(records.collect()))

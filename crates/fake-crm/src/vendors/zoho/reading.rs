@@ -230,9 +230,20 @@ pub(super) fn cases(state: &State, request: &Request) -> Result<Reply, ApiError>
     let time = |text: &str| parse_iso(text).map(|at| stamp(at, &zone));
     let all = tickets.iter().map(|ticket| {
         let number = shapes::ticket_number(ticket);
+        let status = match ticket.status.as_str() {
+            "new" => "New",
+            "pending" => "On Hold",
+            "open" => "Escalated",
+            _ => "Closed",
+        };
+        let priority = match ticket.priority.as_str() {
+            "low" => "Low",
+            "normal" => "Medium",
+            _ => "High",
+        };
         json!({
             "id": (FROM + 700_000_000_000 + number).to_string(), "Case_Number": number, "Subject": ticket.subject,
-            "Description": ticket.description, "Status": ticket.status, "Priority": ticket.priority,
+            "Description": ticket.description, "Status": status, "Priority": priority,
             "Created_Time": time(&ticket.created_at), "Modified_Time": time(&ticket.updated_at),
         })
     });
