@@ -89,6 +89,8 @@ pub(crate) struct Charge {
     /// Until the window turns or, when rolling, until the oldest call falls out of it.
     pub reset: Duration,
     pub over: bool,
+    /// Calls in a row that were refused, this one included.
+    pub refused: u64,
 }
 
 impl Charge {
@@ -119,6 +121,7 @@ struct Counter {
     stats: LimitStats,
     window: i64,
     used: u64,
+    refused: u64,
     recent: VecDeque<(Duration, u64)>,
 }
 
@@ -216,7 +219,9 @@ impl Counter {
         };
         self.stats.max_in_window = self.stats.max_in_window.max(used);
         self.stats.over_limit += u64::from(over);
+        self.refused = if over { self.refused + 1 } else { 0 };
         Some(Charge {
+            refused: self.refused,
             name: spec.name,
             limit,
             cost,

@@ -32,6 +32,8 @@ pub(crate) struct Selection {
     pub after: u64,
     pub before: u64,
     pub ids: Option<BTreeSet<u64>>,
+    /// Only what comes behind this place (time, id) in the order asked for.
+    pub behind: Option<(i64, u64)>,
     pub archived: Archived,
     pub order: Order,
     pub offset: usize,
@@ -48,6 +50,7 @@ impl Default for Selection {
             after: 0,
             before: u64::MAX,
             ids: None,
+            behind: None,
             archived: Archived::Hidden,
             order: Order::Id,
             offset: 0,
@@ -63,6 +66,22 @@ impl Selection {
             ids: Some(ids.into_iter().collect()),
             ..Selection::default()
         }
+    }
+
+    /// The rest of the list behind a place, the index of times used where it can be.
+    #[must_use]
+    pub(crate) fn behind(&self, (at, id): (i64, u64)) -> Selection {
+        let mut rest = Selection {
+            behind: Some((at, id)),
+            ..self.clone()
+        };
+        match self.order {
+            Order::Id => rest.after = rest.after.max(id),
+            Order::IdDown => rest.before = rest.before.min(id),
+            Order::Time => rest.since = rest.since.max(at),
+            Order::TimeDown => rest.until = rest.until.min(at.saturating_add(1)),
+        }
+        rest
     }
 
     /// Narrows the times by a comparison: `>`, `>=`, `<`, `<=`, `=`. False for another one.
@@ -113,7 +132,14 @@ impl Selection {
             Archived::Shown => true,
             Archived::Only => record.archived,
         };
+        let behind = self.behind.is_none_or(|(at, last)| match self.order {
+            Order::Id => id > last,
+            Order::IdDown => id < last,
+            Order::Time => (record.modified, id) > (at, last),
+            Order::TimeDown => (record.modified, id) < (at, last),
+        });
         archived
+            && behind
             && self.after < id
             && id < self.before
             && self.window().contains(&record.modified)

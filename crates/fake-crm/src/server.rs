@@ -22,7 +22,8 @@ use crate::control::{Control, ControlReply, Refusal, RefusalCode};
 use crate::knobs::Knobs;
 use crate::limits::Charge;
 use crate::profile::Profile;
-use crate::vendors::{Refused, Throttle, Vendor, house, shapes};
+use crate::vendors::shapes::Grant;
+use crate::vendors::{Refused, Throttle, Vendor, house};
 use crate::wire::{JSON, Reply, Request};
 
 pub(crate) fn router(crm: FakeCrm) -> Router {
@@ -79,10 +80,11 @@ fn called(crm: &FakeCrm, request: &Request) -> Option<Arc<Account>> {
         .collect();
     let admitting = |account: &&&Arc<Account>| {
         let (vendor, mut state) = (account.profile.vendor(), account.lock());
-        match shapes::granted_by(request).filter(|_| vendor.route(request) == Some(Op::Token)) {
-            Some(secret) => state.tokens.contains(&secret),
-            None => vendor.admits(&mut state, request),
+        let grant = Grant::read(request);
+        if vendor.route(request) == Some(Op::Token) && grant.secret().is_some() {
+            return grant.is_good(&state);
         }
+        vendor.admits(&mut state, request)
     };
     let found = match claiming.as_slice() {
         [one] => Some(*one),

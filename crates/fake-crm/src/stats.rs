@@ -158,6 +158,7 @@ impl Meter {
             remaining: u64::from(limit.max.saturating_sub(self.used)),
             reset: length - into,
             over: self.used > limit.max,
+            refused: u64::from(self.used.saturating_sub(limit.max)),
         })
     }
 

@@ -162,10 +162,10 @@ impl Vendor for Freshdesk {
 
     fn hook(&self, hook: &Hook) -> Outgoing {
         let event = &hook.events[0];
-        let told = json!({"freshdesk_webhook": {
-            "contact_id": CONTACTS_FROM + event.contact,
-            "triggered_event": format!("{:?}", event.kind).to_lowercase(),
-        }});
+        let told = json!({
+            "contact_id": self.contact_id(event.contact),
+            "event": format!("{:?}", event.kind).to_lowercase(),
+        });
         Outgoing::json(hook, told.to_string()).secret(hook)
     }
 }

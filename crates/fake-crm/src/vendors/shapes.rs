@@ -9,7 +9,7 @@ use sha2::Sha256;
 use crate::account::State;
 use crate::data::{self, Row, Ticket};
 use crate::rng::Rng;
-use crate::select::{Order, Selection};
+use crate::select::Selection;
 use crate::state::Record;
 use crate::wire::Request;
 
@@ -76,35 +76,9 @@ pub(crate) fn page(state: &State, selection: &Selection) -> (Vec<Person>, bool) 
     (people.collect(), more)
 }
 
-/// As [`page`], behind a place in the list's own order: a time and an id.
-pub(crate) fn page_behind(state: &State, selection: &Selection, (at, id): (i64, u64)) -> (Vec<Person>, bool) {
-    let mut rest = selection.clone();
-    let mut same = None;
-    match selection.order {
-        Order::Id => rest.after = rest.after.max(id),
-        Order::IdDown => rest.before = rest.before.min(id),
-        Order::Time | Order::TimeDown => {
-            // Among those of one stamp the id says where to go on.
-            let mut one = selection.clone();
-            if one.compare_time("=", at) {
-                one.limit = usize::MAX;
-                same = Some(one.count(state));
-            }
-            let onwards = if selection.order == Order::Time { ">=" } else { "<=" };
-            rest.compare_time(onwards, at);
-        }
-    }
-    rest.limit = selection.limit.saturating_add(same.unwrap_or(0));
-    let behind = |person: &Person| match selection.order {
-        Order::Time => (person.modified, person.id) > (at, id),
-        Order::TimeDown => (person.modified, person.id) < (at, id),
-        Order::Id | Order::IdDown => true,
-    };
-    let (people, more) = page(state, &rest);
-    let mut people: Vec<Person> = people.into_iter().filter(behind).collect();
-    let more = more || people.len() > selection.limit;
-    people.truncate(selection.limit);
-    (people, more)
+/// As [`page`], from behind a place of the list (time, id) on.
+pub(crate) fn page_behind(state: &State, selection: &Selection, place: (i64, u64)) -> (Vec<Person>, bool) {
+    page(state, &selection.behind(place))
 }
 
 /// What is empty is null to most.
@@ -172,18 +146,48 @@ pub(crate) fn read_opaque(token: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
-/// The secret that a call to a token endpoint brings, by its grant.
-pub(crate) fn granted_by(request: &Request) -> Option<String> {
-    let form = request.form();
-    let given = |name: &str| {
-        form.iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.clone())
-    };
-    match given("grant_type")?.as_str() {
-        "refresh_token" => given("refresh_token"),
-        "password" => given("password"),
-        _ => given("client_secret"),
+/// A call to a token endpoint: a form, the client's own words perhaps in HTTP Basic.
+pub(crate) struct Grant {
+    form: Vec<(String, String)>,
+    basic: Option<(String, String)>,
+}
+
+impl Grant {
+    pub(crate) fn read(request: &Request) -> Grant {
+        Grant {
+            form: request.form(),
+            basic: request.basic(),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let basic = self.basic.as_ref();
+        let found = match name {
+            "client_id" => basic.map(|(id, _)| id),
+            "client_secret" => basic.map(|(_, secret)| secret),
+            _ => None,
+        };
+        let in_form = || {
+            self.form
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value)
+        };
+        found.or_else(in_form).map(String::as_str)
+    }
+
+    /// What the grant is given for: the account's token, in one place or another.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        match self.get("grant_type")? {
+            "refresh_token" => self.get("refresh_token"),
+            "password" => self.get("password"),
+            _ => self.get("client_secret"),
+        }
+    }
+
+    pub(crate) fn is_good(&self, state: &State) -> bool {
+        self.secret()
+            .is_some_and(|secret| state.tokens.iter().any(|token| token == secret))
     }
 }
 

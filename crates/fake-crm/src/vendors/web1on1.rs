@@ -188,6 +188,7 @@ fn user(state: &State, at: usize) -> Value {
     let named = user.as_ref();
     json!({
         "id": Web1on1.user_id(at), "organization": organization(state), "role": "agent",
+        "displayName": named.map(|user| format!("{} {}", user.first_name, user.last_name)),
         "email": named.and_then(|user| user.email.clone()),
         "status": if named.is_some_and(|user| user.active) { "active" } else { "inactive" },
         "profile": {"givenName": named.map(|user| &user.first_name), "familyName": named.map(|user| &user.last_name)},

@@ -253,25 +253,76 @@ fn each(list: &Value, field: &str) -> Vec<String> {
     .collect()
 }
 
+/// A call that is answered 200, where there is a GET.
+fn first_call(profile: Profile) -> Option<&'static str> {
+    match profile {
+        Profile::HubSpot => Some("/account-info/v3/details"),
+        Profile::Pipedrive => Some("/v1/users/me"),
+        Profile::EspoCrm => Some("/api/v1/App/user"),
+        Profile::Zendesk => Some("/api/v2/users?role[]=agent"),
+        Profile::Zoho => Some("/crm/v8/org"),
+        Profile::Salesforce => Some("/services/data/v61.0/limits"),
+        Profile::Freshdesk => Some("/api/v2/agents/me"),
+        Profile::Intercom => Some("/me"),
+        Profile::Dataverse => Some("/api/data/v9.2/WhoAmI"),
+        Profile::Twenty => Some("/rest/workspaceMembers?limit=1"),
+        Profile::Web1on1 => Some("/v2/users/me"),
+        Profile::Odoo | Profile::House => None,
+    }
+}
+
+#[tokio::test]
+async fn faults_strike_every_vendor() {
+    for profile in Profile::ALL {
+        if *profile == Profile::House {
+            continue;
+        }
+        let crm = crm(*profile, 3).await;
+        let call = || match first_call(*profile) {
+            Some(path) => crm.request(Method::GET, path),
+            None => crm
+                .request(Method::POST, "/json/2/res.users/context_get")
+                .json(&serde_json::json!({})),
+        };
+        let set = |change: fn(&mut fake_crm::Knobs)| crm.served.crm.knobs("demo", change);
+        set(|knobs| (knobs.burst_429, knobs.retry_after) = (1, Some("7".to_owned())));
+        let throttled = sent(call()).await;
+        let expected = if *profile == Profile::Salesforce { 403 } else { 429 };
+        assert_eq!(
+            (throttled.status, throttled.header("retry-after")),
+            (expected, "7"),
+            "{profile}"
+        );
+        set(|knobs| (knobs.fail_5xx, knobs.fail_status) = (1, 502));
+        assert_eq!(sent(call()).await.status, 502, "{profile}");
+        set(|knobs| knobs.html_200 = 1);
+        let page = sent(call()).await;
+        assert!(
+            page.status == 200 && page.text.starts_with("<!doctype html>"),
+            "{profile}"
+        );
+        set(|knobs| knobs.truncate = 1);
+        let cut = call().send().await.expect("a head");
+        assert!(cut.text().await.is_err(), "{profile}: the body ends early");
+        set(|knobs| knobs.cut = 1);
+        assert!(call().send().await.is_err(), "{profile}");
+        set(|knobs| knobs.revoke_after = Some(0));
+        assert_eq!(sent(call()).await.status, 401, "{profile}");
+        set(|knobs| knobs.revoke_after = None);
+        assert_eq!(sent(call()).await.status, 200, "{profile}");
+        assert_eq!(
+            crm.served.crm.stats("demo").over_limit,
+            0,
+            "{profile}: none of it was the limit's"
+        );
+    }
+}
+
 #[tokio::test]
 async fn every_profile_refuses_a_wrong_key_in_its_own_words_and_lets_the_operator_in() {
     for profile in Profile::ALL {
         let crm = with_token(*profile, 3, "another").await;
-        let path = match profile {
-            Profile::HubSpot => "/account-info/v3/details",
-            Profile::Pipedrive => "/v1/users/me",
-            Profile::EspoCrm => "/api/v1/App/user",
-            Profile::Zendesk => "/api/v2/users?role[]=agent",
-            Profile::Zoho => "/crm/v8/org",
-            Profile::Salesforce => "/services/data/v61.0/limits",
-            Profile::Freshdesk => "/api/v2/agents/me",
-            Profile::Intercom => "/me",
-            Profile::Dataverse => "/api/data/v9.2/WhoAmI",
-            Profile::Twenty => "/rest/workspaceMembers?limit=1",
-            Profile::Web1on1 => "/v2/users/me",
-            // Its calls are all POST; it has a test of its own.
-            Profile::Odoo | Profile::House => continue,
-        };
+        let Some(path) = first_call(*profile) else { continue };
         assert_eq!(crm.get(path).await.status, 401, "{profile}");
         assert_eq!(sent(crm.bare(Method::GET, path)).await.status, 401, "{profile}");
         let (stats, truth) = (crm.served.crm.stats("demo"), crm.served.crm.truth("demo"));

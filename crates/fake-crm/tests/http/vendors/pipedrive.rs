@@ -103,6 +103,14 @@ async fn the_day_has_a_budget_of_tokens_and_two_seconds_a_burst() {
     crm.get(PERSONS).await;
     assert_eq!(crm.get(PERSONS).await.json()["error"], "request over limit");
     let limits = crm.served.crm.stats("demo").limits;
+    let mut deaf = crm.get(PERSONS).await;
+    for _ in 0..10 {
+        deaf = crm.get(PERSONS).await;
+    }
+    assert_eq!(
+        (deaf.status, deaf.header("content-type")),
+        (403, "text/html; charset=utf-8")
+    );
     assert_eq!(
         (
             limits["daily"].cost,

@@ -39,6 +39,11 @@ async fn the_instance_is_learned_from_the_token() {
         organization.starts_with("00D") && organization.len() == 18,
         "{organization}"
     );
+    let other = "http://localhost:1".to_owned();
+    crm.served
+        .crm
+        .knobs("demo", |knobs| knobs.instance_url = Some(other.clone()));
+    assert_eq!(ask(super::TOKEN).await.json()["instance_url"], other);
     crm.served.crm.knobs("demo", |knobs| knobs.access_life_ms = 0);
     let short = ask(super::TOKEN).await.json();
     let ended = crm
