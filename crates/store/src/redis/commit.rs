@@ -21,7 +21,7 @@ use super::error::unreadable;
 use super::frame::Reply;
 use super::keys::SnapshotKeys;
 use super::packed::{self, from_hex, hex};
-use super::plan::{Moves, Plan, ids, plan};
+use super::plan::{Moves, Plan, Touched, plan};
 use super::pool::Conversation;
 use crate::memory::{fenced, no_snapshot};
 
@@ -52,10 +52,10 @@ impl RedisStore {
         keys: &SnapshotKeys,
         commit: &Commit,
     ) -> StoreResult<Option<Committed>> {
-        let ids = ids(commit);
-        let (asked, replies) = reading(keys, &ids);
+        let touched = Touched::by(commit);
+        let (asked, replies) = reading(keys, &touched.ids);
         let (mut conversation, replies) = self.commits.begin(DOING, &asked, replies).await?;
-        let read = Read::of(replies, ids.len())?;
+        let read = Read::of(replies, touched.ids.len())?;
         let Some(head) = read.head else {
             return Err(no_snapshot());
         };
@@ -69,10 +69,9 @@ impl RedisStore {
                 None => Err(no_snapshot()),
             };
         }
-        let known = ids.into_iter().zip(read.known).collect();
-        let plan = plan(commit, known, head.position, head.count, read.clock);
+        let plan = plan(commit, &touched, read.known, head.position, head.count, read.clock);
         let lookups = plan.lookups();
-        let holders = holders(&mut conversation, keys, &lookups.keys()).await?;
+        let holders = holders(&mut conversation, keys, &lookups.keys).await?;
         let (write, replies) = writing(keys, commit, &plan, &lookups.moves(&holders), read.clock)?;
         let answers = conversation.ask(DOING, &write, replies).await?;
         conversation.keep();
@@ -204,43 +203,37 @@ fn writing(
     let mut ids = Gathered::new("HSET", &keys.ids);
     let mut gone_stones = Gathered::new("ZREM", &keys.stones);
     let mut stones = Gathered::new("ZADD", &keys.stones);
-    let mut member = Vec::new();
     for record in &plan.records {
         if let (Some(row), Some(after)) = (record.content, &record.after) {
-            member.clear();
-            packed::put_member(&mut member, after.position, row);
-            bodies.pair(b"0", &member);
+            bodies.pair(b"0", |member| packed::put_member(member, after.position, row));
         }
         if let Some(known) = record.changed() {
-            ids.pair(record.id.as_bytes(), &packed::pack_known(known));
+            ids.pair(record.id.as_bytes(), |value| packed::put_known(value, known));
         }
-        let stone = |time: Micros| hex(time.0) + record.id;
         let (gone, come) = record.stones();
         if let Some(time) = gone {
-            gone_stones.one(stone(time).as_bytes());
+            gone_stones.one(|member| packed::put_pair(member, time.0, record.id));
         }
         if let Some(time) = come {
-            stones.pair(b"0", stone(time).as_bytes());
+            stones.pair(b"0", |member| packed::put_pair(member, time.0, record.id));
         }
     }
     let mut free = Gathered::new("HDEL", &keys.holders);
-    moves.free.iter().for_each(|key| free.one(&key.to_be_bytes()));
+    for key in &moves.free {
+        free.one(|field| field.extend_from_slice(&key.to_be_bytes()));
+    }
     let mut held = Gathered::new("HSET", &keys.holders);
-    moves
-        .held
-        .iter()
-        .for_each(|(key, id)| held.pair(&key.to_be_bytes(), id.as_bytes()));
-    let pair = |(key, id): &(u64, &str)| hex(*key) + id;
+    for (key, id) in &moves.held {
+        held.pair(&key.to_be_bytes(), |value| value.extend_from_slice(id.as_bytes()));
+    }
     let mut unshared = Gathered::new("ZREM", &keys.lookups);
-    moves
-        .unshared
-        .iter()
-        .for_each(|lookup| unshared.one(pair(lookup).as_bytes()));
+    for (key, id) in &moves.unshared {
+        unshared.one(|member| packed::put_pair(member, *key, id));
+    }
     let mut shared = Gathered::new("ZADD", &keys.lookups);
-    moves
-        .shared
-        .iter()
-        .for_each(|lookup| shared.pair(b"0", pair(lookup).as_bytes()));
+    for (key, id) in &moves.shared {
+        shared.pair(b"0", |member| packed::put_pair(member, *key, id));
+    }
     for gathered in [bodies, ids, gone_stones, stones, free, held, unshared, shared] {
         gathered.add_to(&mut all);
     }
@@ -261,23 +254,30 @@ fn writing(
 struct Gathered {
     command: redis::Cmd,
     empty: bool,
+    argument: Vec<u8>,
 }
 
 impl Gathered {
     fn new(name: &str, key: &str) -> Gathered {
         let mut command = redis::cmd(name);
         command.arg(key);
-        Gathered { command, empty: true }
+        Gathered {
+            command,
+            empty: true,
+            argument: Vec::new(),
+        }
     }
 
-    fn one(&mut self, argument: &[u8]) {
-        self.command.arg(argument);
+    fn one(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
+        self.argument.clear();
+        put(&mut self.argument);
+        self.command.arg(&self.argument);
         self.empty = false;
     }
 
-    fn pair(&mut self, one: &[u8], other: &[u8]) {
-        self.command.arg(one).arg(other);
-        self.empty = false;
+    fn pair(&mut self, one: &[u8], put: impl FnOnce(&mut Vec<u8>)) {
+        self.command.arg(one);
+        self.one(put);
     }
 
     fn add_to(self, pipeline: &mut Pipeline) {

@@ -10,6 +10,12 @@ pub(super) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
+/// A commit has hundreds of these: none makes a text of its own.
+pub(super) fn put_hex(to: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    to.extend((0..16).rev().map(|at| DIGITS[(number >> (4 * at)) as usize & 15]));
+}
+
 /// A page has two thousand of these: no digit decides a jump.
 pub(super) fn from_hex(text: &[u8]) -> Result<u64, StoreError> {
     let digit = |byte: u8| match byte {
@@ -46,22 +52,25 @@ pub(super) fn known(packed: &[u8]) -> Result<Known, StoreError> {
     })
 }
 
-/// [`known`] reads it back.
-pub(super) fn pack_known(known: &Known) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(8 * (4 + known.keys.len()));
+/// Appends what [`known`] reads back.
+pub(super) fn put_known(to: &mut Vec<u8>, known: &Known) {
     let numbers = [known.position.0, known.updated.0, known.observed.0, known.hash];
     for number in numbers.iter().chain(&known.keys) {
-        packed.extend_from_slice(&number.to_be_bytes());
+        to.extend_from_slice(&number.to_be_bytes());
     }
-    packed
 }
 
 /// Appends a record's member of the bodies.
 pub(super) fn put_member(to: &mut Vec<u8>, position: Position, row: &Row) {
-    to.reserve(JSON_AT + row.body.len());
-    to.extend_from_slice(position.hex().as_bytes());
-    to.extend_from_slice(hex(row.updated.0).as_bytes());
+    put_hex(to, position.0);
+    put_hex(to, row.updated.0);
     to.extend_from_slice(&row.body);
+}
+
+/// Appends a member of the lookup keys, or of the tombstones.
+pub(super) fn put_pair(to: &mut Vec<u8>, number: u64, id: &str) {
+    put_hex(to, number);
+    to.extend_from_slice(id.as_bytes());
 }
 
 /// The bounds of a position's member, and of no other: `g` follows every hex digit.
@@ -94,11 +103,14 @@ mod tests {
             hash: 0x8000_0000_0000_0000,
             keys: vec![7, 8],
         };
-        let packed = pack_known(&expected);
+        let mut packed = Vec::new();
+        put_known(&mut packed, &expected);
         assert_eq!(known(&packed).unwrap(), expected);
         assert!(known(&packed[..31]).is_err() && known(&packed[..24]).is_err() && known(&packed[..33]).is_err());
-        let record = format!("{}{}{{}}", hex(5), hex(u64::MAX));
-        assert_eq!(member(record.as_bytes()).unwrap(), (Position(5), Micros(u64::MAX)));
+        let mut record = hex(5).into_bytes();
+        put_hex(&mut record, u64::MAX);
+        record.extend_from_slice(b"{}");
+        assert_eq!(member(&record).unwrap(), (Position(5), Micros(u64::MAX)));
         assert!(member(b"0123").is_err() && member(&[b'x'; 40]).is_err());
     }
 }

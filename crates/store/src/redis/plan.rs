@@ -54,50 +54,55 @@ pub(super) struct Plan<'a> {
     pub count: u64,
 }
 
-/// The ids of a commit, each once.
-pub(super) fn ids(commit: &Commit) -> Vec<&str> {
-    let rows = commit.rows.iter().map(|row| row.id.as_str());
-    let mut ids: Vec<&str> = rows
-        .chain(commit.removals.iter().map(|removal| removal.id.as_str()))
-        .collect();
-    let mut seen = std::collections::HashSet::with_capacity(ids.len());
-    ids.retain(|id| seen.insert(*id));
-    ids
+/// The ids of a commit, each once, and where its rows and removals stand among them.
+pub(super) struct Touched<'a> {
+    pub ids: Vec<&'a str>,
+    rows: Vec<usize>,
+    removals: Vec<usize>,
 }
 
-/// `known`: of each of [`ids`], in that order. `last` and `count`: of the head. `clock`: the store's.
+impl<'a> Touched<'a> {
+    pub fn by(commit: &'a Commit) -> Touched<'a> {
+        let all = commit.rows.len() + commit.removals.len();
+        let (mut ids, mut known) = (Vec::with_capacity(all), HashMap::with_capacity(all));
+        let mut place = |id: &'a str| {
+            *known.entry(id).or_insert_with(|| {
+                ids.push(id);
+                ids.len() - 1
+            })
+        };
+        let rows = commit.rows.iter().map(|row| place(&row.id)).collect();
+        let removals = commit.removals.iter().map(|removal| place(&removal.id)).collect();
+        Touched { ids, rows, removals }
+    }
+}
+
+/// `known`: of each id touched. `last` and `count`: of the head. `clock`: the store's.
 pub(super) fn plan<'a>(
     commit: &'a Commit,
-    known: Vec<(&'a str, Option<Known>)>,
+    touched: &Touched<'a>,
+    known: Vec<Option<Known>>,
     last: Position,
     count: u64,
     clock: Micros,
 ) -> Plan<'a> {
-    let mut at = HashMap::with_capacity(known.len());
-    let mut records = Vec::with_capacity(known.len());
-    for (id, before) in known {
-        at.insert(id, records.len());
-        records.push(Record {
-            id,
-            after: before.clone(),
-            before,
-            content: None,
-        });
-    }
+    let record = |(id, before): (&&'a str, Option<Known>)| Record {
+        id,
+        after: before.clone(),
+        before,
+        content: None,
+    };
     let done = Committed {
         position: last,
         ..Committed::default()
     };
+    let records = touched.ids.iter().zip(known).map(record).collect();
     let mut plan = Plan { records, done, count };
-    for row in &commit.rows {
-        if let Some(at) = at.get(row.id.as_str()) {
-            plan.write(*at, row, clock);
-        }
+    for (at, row) in touched.rows.iter().zip(&commit.rows) {
+        plan.write(*at, row, clock);
     }
-    for removal in &commit.removals {
-        if let Some(at) = at.get(removal.id.as_str()) {
-            plan.remove(*at, removal);
-        }
+    for (at, removal) in touched.removals.iter().zip(&commit.removals) {
+        plan.remove(*at, removal);
     }
     plan
 }
@@ -147,20 +152,17 @@ impl<'a> Plan<'a> {
     }
 
     pub fn lookups(&self) -> Lookups<'a> {
-        let mut lookups = Lookups::default();
+        let (mut dropped, mut added) = (Vec::new(), Vec::new());
         for record in &self.records {
-            let keys = |known: &Option<Known>| known.as_ref().map_or(Vec::new(), |known| known.keys.clone());
-            let (before, after) = (keys(&record.before), keys(&record.after));
+            let [before, after] = [&record.before, &record.after]
+                .map(|known| known.as_ref().map_or(&[][..], |known| known.keys.as_slice()));
             if before != after {
-                let only = |these: &[u64], others: &[u64]| -> Vec<(u64, &'a str)> {
-                    let missing = these.iter().filter(|key| !others.contains(key));
-                    missing.map(|key| (*key, record.id)).collect()
-                };
-                lookups.dropped.extend(only(&before, &after));
-                lookups.added.extend(only(&after, &before));
+                let pair = |key: &u64| (*key, record.id);
+                dropped.extend(before.iter().filter(|key| !after.contains(key)).map(pair));
+                added.extend(after.iter().filter(|key| !before.contains(key)).map(pair));
             }
         }
-        lookups
+        Lookups::new(dropped, added)
     }
 }
 
@@ -169,10 +171,12 @@ impl<'a> Plan<'a> {
 /// A key's first id **holds** it, in a hash; all others that carry it **share** it, in a sorted set. So the common case, a
 /// key of one id, costs a place in a hash, and a key that thousands carry (a switchboard's number) no more than before. When
 /// a holder lets go of a key, those who share it stay where they are: readers look in both places.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lookups<'a> {
     dropped: Vec<(u64, &'a str)>,
     added: Vec<(u64, &'a str)>,
+    /// Whose holders must be known, in ascending order.
+    pub keys: Vec<u64>,
 }
 
 /// What is to be done in the hash of holders and in the sorted set of those who share a key.
@@ -185,51 +189,49 @@ pub(super) struct Moves<'a> {
 }
 
 impl<'a> Lookups<'a> {
-    /// Whose holders must be known, each once.
-    pub fn keys(&self) -> Vec<u64> {
-        let mut keys: Vec<u64> = self.dropped.iter().chain(&self.added).map(|(key, _)| *key).collect();
+    fn new(dropped: Vec<(u64, &'a str)>, added: Vec<(u64, &'a str)>) -> Lookups<'a> {
+        let mut keys: Vec<u64> = dropped.iter().chain(&added).map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys.dedup();
-        keys
+        Lookups { dropped, added, keys }
     }
 
-    /// `holders`: of each of [`Lookups::keys`], in that order.
+    /// `holders`: of each of the keys.
     pub fn moves(&self, holders: &[Option<String>]) -> Moves<'a> {
+        #[derive(Clone, Copy)]
         struct Place<'s, 'a> {
             before: Option<&'s str>,
             kept: bool,
             after: Option<&'a str>,
         }
-        let keys = self.keys();
-        let mut places: HashMap<u64, Place<'_, 'a>> = HashMap::with_capacity(keys.len());
-        for (key, before) in keys.iter().zip(holders.iter().map(Option::as_deref)) {
+        let place = |at: usize| {
+            let before = holders.get(at).and_then(Option::as_deref);
             let kept = before.is_some();
             let after = None;
-            places.insert(*key, Place { before, kept, after });
-        }
+            Place { before, kept, after }
+        };
+        let mut places: Vec<Place<'_, 'a>> = (0..self.keys.len()).map(place).collect();
         let mut moves = Moves::default();
         for (key, id) in &self.dropped {
-            match places.get_mut(key) {
-                Some(place) if place.kept && place.before == Some(*id) => place.kept = false,
+            let place = self.keys.binary_search(key).map(|at| &mut places[at]);
+            match place {
+                Ok(place) if place.kept && place.before == Some(*id) => place.kept = false,
                 _ => moves.unshared.push((*key, *id)),
             }
         }
         for (key, id) in &self.added {
-            match places.get_mut(key) {
-                Some(place) if place.kept && place.before == Some(*id) => {}
-                Some(place) if !place.kept && place.after.is_none_or(|holder| holder == *id) => place.after = Some(*id),
+            let place = self.keys.binary_search(key).map(|at| &mut places[at]);
+            match place {
+                Ok(place) if place.kept && place.before == Some(*id) => {}
+                Ok(place) if !place.kept && place.after.is_none_or(|holder| holder == *id) => place.after = Some(*id),
                 _ => moves.shared.push((*key, *id)),
             }
         }
-        for key in keys {
-            match places.get(&key) {
-                Some(Place { after: Some(id), .. }) => moves.held.push((key, *id)),
-                Some(Place {
-                    before: Some(_),
-                    kept: false,
-                    ..
-                }) => moves.free.push(key),
-                _ => {}
+        for (key, place) in self.keys.iter().zip(places) {
+            match place.after {
+                Some(id) => moves.held.push((*key, id)),
+                None if place.before.is_some() && !place.kept => moves.free.push(*key),
+                None => {}
             }
         }
         moves
@@ -253,11 +255,7 @@ mod tests {
 
     impl Places {
         fn take(&mut self, lookups: &Lookups<'_>) {
-            let holders: Vec<Option<String>> = lookups
-                .keys()
-                .iter()
-                .map(|key| self.holders.get(key).cloned())
-                .collect();
+            let holders: Vec<Option<String>> = lookups.keys.iter().map(|key| self.holders.get(key).cloned()).collect();
             let moves = lookups.moves(&holders);
             for key in moves.free {
                 assert!(self.holders.remove(&key).is_some(), "nobody held it");
@@ -286,16 +284,16 @@ mod tests {
             let mut expected: BTreeSet<(u64, String)> = old.iter().map(|(key, id)| (*key, IDS[*id].to_owned())).collect();
             let mut places = Places { shared: expected.clone(), ..Places::default() };
             for commit in commits {
-                let mut lookups = Lookups::default();
+                let (mut dropped, mut added) = (Vec::new(), Vec::new());
                 for (id, keys) in commit {
                     let id = IDS[id];
                     let before: Vec<u64> = (0..4).filter(|key| expected.contains(&(*key, id.to_owned()))).collect();
-                    lookups.dropped.extend(before.iter().filter(|key| !keys.contains(key)).map(|key| (*key, id)));
-                    lookups.added.extend(keys.iter().filter(|key| !before.contains(key)).map(|key| (*key, id)));
+                    dropped.extend(before.iter().filter(|key| !keys.contains(key)).map(|key| (*key, id)));
+                    added.extend(keys.iter().filter(|key| !before.contains(key)).map(|key| (*key, id)));
                     expected.retain(|(_, other)| other != id);
                     expected.extend(keys.iter().map(|key| (*key, id.to_owned())));
                 }
-                places.take(&lookups);
+                places.take(&Lookups::new(dropped, added));
                 let held: BTreeSet<(u64, String)> = places.holders.clone().into_iter().collect();
                 prop_assert!(held.is_disjoint(&places.shared));
                 let all: BTreeSet<(u64, String)> = held.union(&places.shared).cloned().collect();

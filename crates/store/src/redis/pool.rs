@@ -68,7 +68,7 @@ impl Pool {
     }
 
     /// Begins a conversation with reads, which may go out a second time if the first connection turns out to be closed.
-    /// `replies`: how many are expected.
+    /// `replies`: how many are expected. An error among them closes the connection.
     pub async fn begin(
         &self,
         doing: &str,
@@ -80,14 +80,8 @@ impl Pool {
             .attempt(&asked, replies)
             .await
             .map_err(|error| self.failed(doing, error))?;
-        // All replies have come, so the connection is good for the next request, whatever they say.
-        match refused(&replies) {
-            Ok(()) => Ok((conversation, replies)),
-            Err(error) => {
-                conversation.keep();
-                Err(failed(doing, error))
-            }
-        }
+        refused(&replies).map_err(|error| failed(doing, error))?;
+        Ok((conversation, replies))
     }
 
     /// Covers what the limits of single requests leave out: waiting for a place and for a new connection.
