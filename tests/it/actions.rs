@@ -11,7 +11,7 @@ use crate::harness::*;
 use crate::interactions::{beside, connector, without_operations};
 
 impl Bridge {
-    async fn act(&self, name: &str, meta: Value, data: Value) -> (u16, Value) {
+    pub async fn act(&self, name: &str, meta: Value, data: Value) -> (u16, Value) {
         let body = json!({"auth": auth(), "meta": meta, "data": data});
         self.post(&format!("/demo/actions/{name}"), body).await
     }

@@ -23,5 +23,6 @@ mod openapi;
 mod paperwork;
 mod processes;
 mod secrets;
+mod stalled;
 mod sync;
 mod webhooks;
