@@ -38,10 +38,9 @@ pub(super) async fn bring_up_to_date(link: &Link, keys: &Keys, dry_run: bool) ->
             (true, _) => StepState::Done,
             (false, true) => StepState::Pending,
             (false, false) => {
-                match step.number {
-                    2 => hold_lookups(link, keys).await?,
-                    // Step 1 has nothing to convert: before it there were no keys.
-                    _ => {}
+                // Step 1 has nothing to convert: before it there were no keys.
+                if step.number == 2 {
+                    hold_lookups(link, keys).await?;
                 }
                 let record = redis::cmd("HSETNX")
                     .arg(keys.layout())

@@ -145,7 +145,7 @@ impl<'a> Plan<'a> {
         }
         if living(known).is_some() {
             self.done.removed += 1;
-            self.count -= 1;
+            self.count = self.count.saturating_sub(1);
         }
         record.after = Some(tombstone(known, removal));
         record.content = None;
