@@ -13,19 +13,31 @@ pub enum Profile {
     /// The fake's own API, below `/api/{account}`.
     #[default]
     House,
+    /// HubSpot CRM.
     #[value(name = "hubspot")]
     HubSpot,
+    /// Pipedrive.
     Pipedrive,
+    /// EspoCRM 9.
     #[value(name = "espocrm")]
     EspoCrm,
+    /// Zendesk Support.
     Zendesk,
+    /// Zoho CRM.
     Zoho,
+    /// Salesforce.
     Salesforce,
+    /// Freshdesk.
     Freshdesk,
+    /// Intercom.
     Intercom,
+    /// Microsoft Dynamics 365 (Dataverse).
     Dataverse,
+    /// Odoo, JSON-RPC and JSON-2.
     Odoo,
+    /// Twenty.
     Twenty,
+    /// Web1on1 (ChipChat).
     Web1on1,
 }
 

@@ -193,8 +193,7 @@ pub(crate) struct Subscription {
     pub made_of: serde_json::Value,
     /// An answer of 410 ends it.
     pub ends_when_gone: bool,
-    /// Still to be greeted; nothing else is sent before that went well.
-    pub greet: bool,
+    pub greeting: Greeting,
     pub waiting: VecDeque<Event>,
 }
 
@@ -206,10 +205,19 @@ impl Subscription {
             until: None,
             made_of: serde_json::Value::Null,
             ends_when_gone: false,
-            greet: false,
+            greeting: Greeting::Done,
             waiting: VecDeque::new(),
         }
     }
+}
+
+/// What a new subscriber has to answer before it is told anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Greeting {
+    Due,
+    /// On its way, or to be tried again.
+    Sent,
+    Done,
 }
 
 /// The id of the subscription that the operator makes.
@@ -290,8 +298,9 @@ impl Outbox {
         match self.subscriptions.get_mut(BY_HAND) {
             Some(known) => known.webhook = webhook,
             None => {
+                let greeting = if greet { Greeting::Due } else { Greeting::Done };
                 let new = Subscription {
-                    greet,
+                    greeting,
                     ..Subscription::new(webhook)
                 };
                 self.subscriptions.insert(BY_HAND.to_owned(), new);
@@ -329,9 +338,13 @@ impl Outbox {
                 events,
                 attempt: 1,
             };
-            if subscription.greet {
-                subscription.greet = false;
-                return Some(first(Vec::new()));
+            match subscription.greeting {
+                Greeting::Due => {
+                    subscription.greeting = Greeting::Sent;
+                    return Some(first(Vec::new()));
+                }
+                Greeting::Sent => continue,
+                Greeting::Done => {}
             }
             let mut count = subscription.webhook.batch.min(most).min(subscription.waiting.len());
             if one_kind {
@@ -366,6 +379,9 @@ impl Outbox {
             self.unsubscribe(&delivery.id);
         }
         if good {
+            if let Some(known) = self.subscriptions.get_mut(&delivery.id).filter(|_| greeting) {
+                known.greeting = Greeting::Done;
+            }
             self.stats.delivered += events;
             self.stats.waiting -= events;
         } else if ends

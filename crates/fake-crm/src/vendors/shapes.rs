@@ -247,3 +247,46 @@ pub(crate) fn sha1(key: &str, parts: &[&[u8]]) -> Vec<u8> {
 pub(crate) fn base64(bytes: impl AsRef<[u8]>) -> String {
     STANDARD.encode(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_are_what_openssl_says() {
+        // printf 'POSThttp://127.0.0.1:1/hook[]1700000000000' | openssl dgst -sha256 -hmac client-secret -binary | base64
+        let parts: [&[u8]; 4] = [b"POST", b"http://127.0.0.1:1/hook", b"[]", b"1700000000000"];
+        let signed = base64(sha256("client-secret", &parts));
+        assert_eq!(signed, "eLc3WeCFquj8mEPZwfWFnNCBqvUrNDt+tKRhiUJ8tgw=");
+        // printf '{"a":1}' | openssl dgst -sha1 -hmac test-secret
+        let signed = hex::encode(sha1("test-secret", &[br#"{"a":1}"#]));
+        assert_eq!(signed, "d9a014d66df1a07cce236dab2de28e4880a5edca");
+    }
+
+    #[test]
+    fn times_are_read_as_they_are_written() {
+        let at = 1_714_557_600_123;
+        assert_eq!(iso_ms(at), "2024-05-01T10:00:00.123Z");
+        assert_eq!(iso(at), "2024-05-01T10:00:00Z");
+        assert_eq!(plain(at), "2024-05-01 10:00:00");
+        assert_eq!(parse_iso("2024-05-01T12:00:00.123+02:00"), Some(at));
+        assert_eq!(parse_plain("2024-05-01 10:00:00"), Some(1_714_557_600_000));
+        assert_eq!(
+            (parse_iso("yesterday"), parse_plain("2024-05-01T10:00:00Z")),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_ticket_is_found_by_its_number() {
+        let seed = 7;
+        for contact in 1..=50 {
+            for ticket in data::tickets(seed, contact) {
+                let number = ticket_number(&ticket);
+                assert_eq!(number / 10, contact);
+                let again = data::tickets(seed, number / 10);
+                assert_eq!(again.iter().filter(|one| ticket_number(one) == number).count(), 1);
+            }
+        }
+    }
+}

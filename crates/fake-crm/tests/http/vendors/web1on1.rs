@@ -123,6 +123,7 @@ async fn a_webhook_is_challenged_before_it_is_told_anything() {
     let crm = crm(Profile::Web1on1, 5).await;
     let silent = Inbox::open().await;
     crm.subscribe(&silent, "hush");
+    crm.control(Control::edit("demo", Change::ids([1])));
     crate::harness::wait_until("it was refused", || {
         crm.served.crm.stats("demo").webhooks.greetings.values().sum::<u64>() == 4
     })
