@@ -141,11 +141,12 @@ impl Connector {
         let brought = self.brought_token(auth).is_some();
         let mint_fields = self.minting.map_or(&[][..], Grant::fields);
         // What Talkdesk's configuration has for the dance and for minting, whether this integration needs it or not.
-        const OAUTH: [&str; 6] = [
+        const OAUTH: [&str; 7] = [
             "client_id",
             "client_secret",
             "username",
             "password",
+            "private_key",
             "access_token_url",
             "authorization_url",
         ];

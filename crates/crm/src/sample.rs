@@ -116,6 +116,18 @@ impl Checker<'_> {
         {
             self.at_template(template, "the token endpoint is no URL");
         }
+        if let AuthSpec::Oauth2(oauth) = &spec.auth
+            && let Some(assertion) = &oauth.assertion
+            && assertion
+                .audience
+                .render(&scope([("conn", self.conn.clone()), ("now", now_value(SAMPLE_TIME))]))
+                .is_err()
+        {
+            self.at_template(
+                &assertion.audience,
+                "the audience cannot be rendered with sample values",
+            );
+        }
         self.request(&spec.check.request, &[], true);
         self.pass(&spec.contacts.full);
         spec.contacts.changes.iter().for_each(|changes| self.pass(changes));

@@ -2,6 +2,7 @@
 
 mod actions;
 mod agents;
+mod assertion;
 mod check;
 mod interactions;
 mod listing;

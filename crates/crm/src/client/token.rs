@@ -12,12 +12,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value as Json;
 use url::{Url, form_urlencoded};
 
+use super::assertion::{self, Claims};
 use super::{Client, Entry, Kept, prepare};
 use crate::error::{CrmError, CrmResult};
 use crate::expr::{ExprError, scope};
 use crate::http::{Prepared, RawReply, header_pair};
 use crate::reply::{Judged, Reply, Tests, holds, judge};
-use crate::spec::{ClientAuth, Grant, Oauth2};
+use crate::spec::{ClientAuth, FieldSource, Grant, Oauth2};
 
 /// Minting is charged and counted as this operation.
 const OPERATION: &str = "login";
@@ -126,7 +127,7 @@ impl Client {
         Err(error)
     }
 
-    /// RFC 6749, sections 2.3.1, 4.3.2 and 4.4.2.
+    /// RFC 6749, sections 2.3.1, 4.3.2 and 4.4.2; RFC 7523, section 2.1.
     fn token_request(&self, oauth: &Oauth2, grant: Grant, url: Url, names: &Value) -> CrmResult<Prepared> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -135,7 +136,7 @@ impl Client {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", grant.as_str());
+        form.append_pair("grant_type", grant.wire());
         let secret = |name: &str| {
             let missing = || {
                 CrmError::new(
@@ -145,13 +146,20 @@ impl Client {
             };
             self.field(name).ok_or_else(missing)
         };
-        let (id, client_secret) = (secret("client_id")?, secret("client_secret")?);
+        let id = secret("client_id")?;
         match oauth.client_auth {
+            // The signature is the client's proof; there is no secret.
+            _ if grant == Grant::JwtBearer => {
+                let (subject, key) = (secret("username")?, secret("private_key")?);
+                form.append_pair("assertion", &self.assertion(oauth, &id, &subject, &key, names)?);
+            }
             ClientAuth::Body => {
+                let client_secret = secret("client_secret")?;
                 form.append_pair("client_id", id.expose_secret());
                 form.append_pair("client_secret", client_secret.expose_secret());
             }
             ClientAuth::Basic => {
+                let client_secret = secret("client_secret")?;
                 let pair = format!(
                     "{}:{}",
                     encoded(id.expose_secret()),
@@ -180,6 +188,39 @@ impl Client {
             url,
             headers,
             body: Some(form.finish().into_bytes()),
+        })
+    }
+
+    fn assertion(
+        &self,
+        oauth: &Oauth2,
+        issuer: &SecretString,
+        subject: &SecretString,
+        key: &SecretString,
+        names: &Value,
+    ) -> CrmResult<String> {
+        let Some(spec) = &oauth.assertion else {
+            return Err(CrmError::new(ErrorKind::Rejected, "`auth.assertion` is missing"));
+        };
+        let audience = spec.audience.render(names).map_err(CrmError::request)?;
+        let claims = Claims {
+            issuer: issuer.expose_secret(),
+            subject: subject.expose_secret(),
+            audience: &audience,
+        };
+        assertion::sign(key.expose_secret(), &claims, self.clock.now(), spec.lifetime).map_err(|error| {
+            // A key of the settings is the operator's to put right: the account's user can do nothing about it.
+            let kind = match self
+                .spec()
+                .connection
+                .fields
+                .get("private_key")
+                .map(|field| field.source)
+            {
+                Some(FieldSource::Integration) => ErrorKind::Rejected,
+                _ => ErrorKind::Credentials,
+            };
+            CrmError::because(kind, "`private_key` cannot sign", error)
         })
     }
 }

@@ -41,6 +41,8 @@ pub struct Oauth2 {
     pub token_url: Option<Template>,
     pub client_auth: ClientAuth,
     pub scope: Option<String>,
+    /// What is signed in the grant `jwt_bearer`; there if the grant is.
+    pub assertion: Option<Assertion>,
     /// What else the token endpoint wants (`audience`, `resource`).
     pub params: BTreeMap<String, Template>,
     /// How a token is sent; `session.access_token` is in reach. Empty: `Authorization: Bearer`.
@@ -52,12 +54,23 @@ pub struct Oauth2 {
 impl Oauth2 {
     /// Whether the token endpoint is made of this field.
     pub(crate) fn uses(&self, field: &str) -> bool {
-        let name = format!("conn.{field}");
-        self.token_url
-            .iter()
-            .flat_map(Template::expressions)
-            .any(|expr| expr.text().contains(&name))
+        mentions(self.token_url.iter(), field)
     }
+}
+
+fn mentions<'a>(mut templates: impl Iterator<Item = &'a Template>, field: &str) -> bool {
+    let name = format!("conn.{field}");
+    templates.any(|template| template.expressions().any(|expr| expr.text().contains(&name)))
+}
+
+/// `assertion = { audience, lifetime }`: of what the bridge signs with `private_key` (RFC 7523, section 3). The issuer is
+/// `client_id` and the subject `username`.
+#[derive(Debug)]
+pub struct Assertion {
+    /// The authorization server, as it names itself.
+    pub audience: Template,
+    /// How long one is good. Salesforce refuses those that end more than three minutes ahead.
+    pub lifetime: Duration,
 }
 
 /// How an access token comes about (RFC 6749, section 1.3).
@@ -81,18 +94,27 @@ impl Grant {
         }
     }
 
+    /// As token endpoints know it (RFC 6749, section 4; RFC 7523, section 2.1).
+    pub fn wire(self) -> &'static str {
+        match self {
+            Grant::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            other => other.as_str(),
+        }
+    }
+
     /// Whether the bridge mints tokens by it.
     pub fn mints(self) -> bool {
-        matches!(self, Grant::ClientCredentials | Grant::Password)
+        matches!(self, Grant::ClientCredentials | Grant::Password | Grant::JwtBearer)
     }
 
     /// The fields it is asked with, by the names that Talkdesk's configuration has for them (authentication
-    /// configuration, mandatory fields).
+    /// configuration, mandatory fields); a private key is none of Talkdesk's, so its name is ours.
     pub fn fields(self) -> &'static [&'static str] {
         match self {
             Grant::ClientCredentials => &["client_id", "client_secret"],
             Grant::Password => &["client_id", "client_secret", "username", "password"],
-            Grant::Code | Grant::JwtBearer => &[],
+            Grant::JwtBearer => &["client_id", "username", "private_key"],
+            Grant::Code => &[],
         }
     }
 }
@@ -223,6 +245,31 @@ pub(super) fn check_sources(reader: &Reader<'_>, at: usize, spec: &Spec) {
         let what = "the client secret of the settings would go to the `access_token_url` that a caller gives";
         let hint = "name the token endpoint in `auth.token_url`, or take the field from the settings, too".to_owned();
         reader.problem(at, what, Some(hint));
+    }
+    if oauth.grants.contains(&Grant::JwtBearer) && from("private_key") == Some(FieldSource::Integration) {
+        check_assertion(reader, at, spec, oauth);
+    }
+}
+
+/// With a key of the settings a user's name alone opens the account, and a signed assertion is good wherever its audience
+/// is: neither may come from a caller.
+fn check_assertion(reader: &Reader<'_>, at: usize, spec: &Spec, oauth: &Oauth2) {
+    let fields = || spec.connection.fields.iter();
+    let callers = |name: &str| fields().any(|(known, field)| known == name && field.source == FieldSource::Auth);
+    let hint = || Some("take it from the settings, too: from = \"integration\"".to_owned());
+    for name in ["client_id", "username"].into_iter().filter(|name| callers(name)) {
+        let what = format!("`private_key` is the settings', so `{name}` must not be the caller's to choose");
+        reader.problem(at, what, hint());
+    }
+    let places = || {
+        oauth
+            .token_url
+            .iter()
+            .chain(oauth.assertion.iter().map(|assertion| &assertion.audience))
+    };
+    for (name, _) in fields().filter(|(name, field)| field.source == FieldSource::Auth && mentions(places(), name)) {
+        let what = format!("what `private_key` of the settings signs would go where the caller's `{name}` says");
+        reader.problem(at, what, hint());
     }
 }
 

@@ -22,7 +22,7 @@ use crate::load::{Reader, Table};
 pub(crate) use adjust::adjust;
 
 pub use adjust::Adjustments;
-pub use auth::{AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
+pub use auth::{Assertion, AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, Delta, GetMany, IdList, Lookup, Order, Pass};
 pub use mapping::Mapping;

@@ -140,8 +140,6 @@ pub struct Events {
     pub deleted: Option<Expr>,
     pub at: Option<Expr>,
     pub dedupe: Option<Expr>,
-    /// Whether the body may be used as data, not only as a wake-up.
-    pub trust_body: bool,
 }
 
 /// `[webhook.subscribe]`
@@ -399,7 +397,9 @@ impl Challenge {
     fn read(table: Table<'_, '_>) -> Option<Challenge> {
         let names = Names::default().with("query", Attributes::Any);
         if table.text("method").is_some_and(|method| method != "GET") {
-            table.not_run_yet("method", "a challenge by another method than `GET`");
+            let hint =
+                "a test delivery by `POST` (Intercom's ping) is a delivery: it is verified and named by no `ids`";
+            table.problem("method", "a challenge comes by `GET`", Some(hint));
         }
         let (when, answer) = (table.need_expr("when", &names), table.need_expr("answer", &names));
         table.finish();
@@ -416,9 +416,14 @@ impl Events {
         let event = body.clone().with("ev", Attributes::Any);
         let each = table.need_expr("each", &body);
         let ids = table.need_expr("ids", &event);
-        let trust_body = table.boolean("trust_body").unwrap_or(false);
-        if trust_body {
-            table.not_run_yet("trust_body", "`trust_body = true`");
+        if table.boolean("trust_body").unwrap_or(false) {
+            let what =
+                "a body is never taken as data: deliveries come late, twice and in any order, and pass by the mapping";
+            table.problem(
+                "trust_body",
+                what,
+                Some("leave it out: what a delivery names is fetched"),
+            );
         }
         let (when, account, deleted) = (
             table.expr("when", &event),
@@ -435,7 +440,6 @@ impl Events {
             deleted,
             at,
             dedupe,
-            trust_body,
         })
     }
 }

@@ -61,9 +61,10 @@ fn an_empty_file_says_what_is_needed() {
 #[test]
 fn what_is_not_run_yet_is_refused_by_name() {
     let each = [(
-        "kind = \"bearer\"\ntoken = \"${conn.token}\"",
-        "kind = \"oauth2\"\ngrants = [\"code\", \"jwt_bearer\"]\ntoken_fields = [\"token\"]",
-        "the grant `jwt_bearer`",
+        "[contacts.map]\n",
+        "[webhook]\nscope = \"connection\"\n[webhook.verify]\nkind = \"basic\"\n[webhook.events]\neach = \"[body]\"\n\
+         ids = \"body.ids\"\n[webhook.subscribe]\ncreate = { path = \"/hooks\", method = \"POST\" }\n[contacts.map]\n",
+        "`webhook.subscribe.create`",
     )];
     for (from, to, what) in each {
         let text = problems(&small_with(&[(from, to)]));

@@ -1,5 +1,6 @@
 //! OAuth 2: what a file must say, what is sent to a token endpoint, and how many callers share one token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use contacts::{ErrorKind, SystemClock};
 use crm::{AllowHosts, Client, ClientSettings, Connection, Connector, CrmResult, Grant, Http, Mint, Pacer};
 use serde_json::{Value, json};
@@ -222,6 +225,113 @@ async fn a_token_call_is_what_rfc_6749_says() {
         server.called,
         ["Bearer token-number-1", "Zoho-oauthtoken token-number-2"]
     );
+}
+
+const ASSERTION: &str = "grants = [\"jwt_bearer\"]\ntoken_url = \"${conn.site}/token\"\n\
+                         assertion = { audience = \"https://login.example\", lifetime = \"2m\" }";
+const PRIVATE_KEY: &str = "private_key = { type = \"secret\" }";
+
+#[tokio::test]
+async fn an_assertion_says_who_for_whom_and_where_and_holds_no_secret() {
+    let (server, origin) = start().await;
+    let key = include_str!("../data/assertion-key.pem");
+    let before = jiff::Timestamp::now().as_second();
+    let source = oauth(ASSERTION, PRIVATE_KEY);
+    client(&source, &origin, &[("private_key", key)])
+        .unwrap()
+        .check()
+        .await
+        .unwrap();
+    let after = jiff::Timestamp::now().as_second();
+    let server = server.lock().await;
+    let (body, authorization) = &server.asked[0];
+    assert_eq!(authorization, "");
+    let form: BTreeMap<_, _> = url::form_urlencoded::parse(body.as_bytes()).collect();
+    assert_eq!(form.len(), 2, "no client secret, no password: {body}");
+    assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let parts: Vec<Value> = form["assertion"]
+        .split('.')
+        .take(2)
+        .map(|part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap())
+        .collect();
+    assert_eq!(parts[0], json!({"alg": "RS256", "typ": "JWT"}));
+    let mut claims = parts[1].clone();
+    let expires = claims["exp"].take().as_i64().unwrap();
+    assert!(
+        (before + 120..=after + 120).contains(&expires),
+        "{before} {expires} {after}"
+    );
+    assert_eq!(
+        claims,
+        json!({"aud": "https://login.example", "exp": null, "iss": "id:&%", "sub": "ada"})
+    );
+    assert_eq!(server.called, ["Bearer token-number-1"]);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_sign_is_the_callers_or_the_operators_to_put_right() {
+    let (server, origin) = start().await;
+    let ours = "from = \"integration\"";
+    let settings = oauth(
+        &ASSERTION.replace("${conn.site}/token", &format!("{origin}/token")),
+        &PRIVATE_KEY.replace("\"secret\"", &format!("\"secret\", {ours}")),
+    )
+    .replace("role = \"secret\" }", &format!("{ours} }}"))
+    .replace("role = \"principal\" }", &format!("{ours} }}"));
+    for (source, kind) in [
+        (oauth(ASSERTION, PRIVATE_KEY), ErrorKind::Credentials),
+        (settings, ErrorKind::Rejected),
+    ] {
+        let key = "-----BEGIN NONSENSE-----hush";
+        let client = client(&source, &origin, &[("private_key", key)]).unwrap();
+        let error = client.check().await.expect_err("no key");
+        assert_eq!(error.kind, kind);
+        let told = format!("{error} {error:?}");
+        assert!(
+            told.contains("`private_key` cannot sign") && !told.contains("hush"),
+            "{told}"
+        );
+    }
+    assert!(
+        server.lock().await.asked.is_empty(),
+        "nothing is sent without a signature"
+    );
+}
+
+#[test]
+fn what_a_key_of_the_settings_signs_is_not_for_callers_to_choose() {
+    let with = |auth: &str, key: &str| problems(&oauth(auth, key));
+    let ours = "private_key = { type = \"secret\", from = \"integration\" }";
+    assert_eq!(with(ASSERTION, PRIVATE_KEY), "");
+    for (text, says) in [
+        (with(ASSERTION, ""), "minting tokens needs the field `private_key`"),
+        (
+            with(ASSERTION, "private_key = { type = \"string\", role = \"secret\" }"),
+            "the field `private_key` must be of type `secret`",
+        ),
+        (
+            with(
+                "grants = [\"jwt_bearer\"]\ntoken_url = \"https://x.example\"",
+                PRIVATE_KEY,
+            ),
+            "the grant `jwt_bearer` needs `auth.assertion`",
+        ),
+        (
+            with(&ASSERTION.replace("2m", "2h"), PRIVATE_KEY),
+            "an assertion is good for 10s to 1h",
+        ),
+        (
+            with(
+                &ASSERTION.replace("https://login.example", "${conn.client_secret}"),
+                PRIVATE_KEY,
+            ),
+            "the secret `conn.client_secret` must not be used",
+        ),
+        (with(ASSERTION, ours), "`username` must not be the caller's to choose"),
+        (with(ASSERTION, ours), "would go where the caller's `site` says"),
+    ] {
+        assert!(text.contains(says), "{says}\n{text}");
+    }
 }
 
 #[tokio::test]

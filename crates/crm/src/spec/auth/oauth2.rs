@@ -1,13 +1,18 @@
 //! Reads `[auth]` of the kind `oauth2`.
 
-use crate::expr::{Attributes, Template};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::expr::{Attributes, Names, Template};
 use crate::load::{Table, suggest};
-use crate::spec::{ClientAuth, Grant, Oauth2, Vocabulary, named_templates};
+use crate::spec::{Assertion, ClientAuth, Grant, Oauth2, Vocabulary, named_templates};
 
 const GRANTS: [Grant; 4] = [Grant::Code, Grant::ClientCredentials, Grant::Password, Grant::JwtBearer];
 
 /// Where Talkdesk keeps an access token unless the integration's configuration names the field otherwise.
 const ACCESS_TOKEN: &str = "access_token";
+/// How long an assertion is good unless the file says otherwise: enough for two clocks that differ a little.
+const LIFETIME: Duration = Duration::from_secs(180);
 /// The token endpoint among the fields of Talkdesk's configuration.
 const ACCESS_TOKEN_URL: &str = "access_token_url";
 
@@ -25,6 +30,10 @@ pub(super) fn read(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Oau
     } else {
         Template::compile(&format!("${{conn.{ACCESS_TOKEN_URL}}}"), &no_secrets, &|_| table.at).ok()
     };
+    let has_assertion = table.has("assertion");
+    let assertion = table
+        .table("assertion")
+        .and_then(|assertion| read_assertion(assertion, &no_secrets));
     let (scope, lifetime) = (table.text("scope"), table.duration("lifetime"));
     let params = table
         .table("params")
@@ -51,6 +60,10 @@ pub(super) fn read(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Oau
         let hint = "take auth_type \"oauth2\": Talkdesk exchanges the code, renews the token and brings it";
         table.problem("grants", what, Some(hint));
     }
+    if grants.contains(&Grant::JwtBearer) && !has_assertion {
+        let hint = "assertion = { audience = \"https://login.example\", lifetime = \"3m\" }";
+        table.problem("grants", "the grant `jwt_bearer` needs `auth.assertion`", Some(hint));
+    }
     if grants.iter().any(|grant| grant.mints()) {
         check_minting(table, vocabulary, &grants, token_url.as_ref());
     }
@@ -60,8 +73,22 @@ pub(super) fn read(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Oau
         token_url,
         client_auth: client_auth.unwrap_or(ClientAuth::Body),
         scope,
+        assertion,
         params,
         headers,
+        lifetime,
+    })
+}
+
+fn read_assertion(table: Table<'_, '_>, names: &Names) -> Option<Assertion> {
+    let audience = table.need_template("audience", names);
+    let lifetime = table.duration("lifetime").unwrap_or(LIFETIME);
+    if lifetime < Duration::from_secs(10) || lifetime > Duration::from_secs(3600) {
+        table.problem("lifetime", "an assertion is good for 10s to 1h", None);
+    }
+    table.finish();
+    Some(Assertion {
+        audience: audience?,
         lifetime,
     })
 }
@@ -76,7 +103,6 @@ fn read_grants(table: &Table<'_, '_>) -> Option<Vec<Grant>> {
     let mut grants = Vec::new();
     for (text, at) in table.texts("grants")? {
         match GRANTS.into_iter().find(|grant| grant.as_str() == text) {
-            Some(Grant::JwtBearer) => table.not_run_yet("grants", "the grant `jwt_bearer`"),
             Some(grant) => grants.push(grant),
             None => {
                 let what = format!("`auth.grants` does not know `{text}`");
@@ -115,8 +141,7 @@ fn secret(table: &Table<'_, '_>, vocabulary: &Vocabulary, field: &str) {
 }
 
 fn check_minting(table: &Table<'_, '_>, vocabulary: &Vocabulary, grants: &[Grant], token_url: Option<&Template>) {
-    let mut wanted: Vec<&str> = grants.iter().flat_map(|grant| grant.fields()).copied().collect();
-    wanted.dedup();
+    let wanted: BTreeSet<&str> = grants.iter().flat_map(|grant| grant.fields()).copied().collect();
     for field in wanted {
         if !vocabulary.fields.contains(field) {
             let what = format!("minting tokens needs the field `{field}` under `connection.fields`");
@@ -125,6 +150,7 @@ fn check_minting(table: &Table<'_, '_>, vocabulary: &Vocabulary, grants: &[Grant
     }
     secret(table, vocabulary, "client_secret");
     secret(table, vocabulary, "password");
+    secret(table, vocabulary, "private_key");
     if token_url.is_none() {
         let what = format!("`auth.token_url` is missing, and there is no field `{ACCESS_TOKEN_URL}` in its place");
         table.problem("grants", what, None);
