@@ -14,8 +14,8 @@ use contacts::minted::Vault;
 use contacts::reading::Narrowing;
 use contacts::{AccountId, Clock, ErrorKind, Store};
 use crm::{
-    AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http, Mint, Pacer,
-    Patience, Role,
+    Adjustments, AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http,
+    Mint, Pacer, Patience, Role,
 };
 use parking_lot::Mutex;
 use process::settings::{self, Settings};
@@ -196,6 +196,14 @@ impl Integration {
             Err(error) => Err(format!("allow_hosts: {error}")),
         };
         let http = http.map_err(|problem| problems.push(problem)).ok();
+        let adjustments = Adjustments {
+            map: settings.map.clone(),
+            props: settings.props.clone(),
+            filter: settings.filter.clone(),
+        };
+        if let Err(found) = connector.adjust(&adjustments) {
+            problems.extend(found);
+        }
         if let Err(problem) = auth_type::choose_grant(&mut connector, settings.auth_type) {
             problems.push(problem);
         }
@@ -264,7 +272,7 @@ impl Integration {
                     .has_agents()
                     .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
-            mapping: mapping_version(&source),
+            mapping: mapping_version(&source, &adjustments),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
             return_fields: settings.return_fields.clone(),
@@ -402,7 +410,10 @@ impl Integration {
                 fields.insert(name.clone(), default.clone());
             }
         }
-        let limits: Vec<Limit> = self.connector.limits(&fields).unwrap_or_default();
+        let limits: Vec<Limit> = self
+            .connector
+            .limits(&fields, self.deps.clock.now())
+            .unwrap_or_default();
         let now = self.deps.clock.now();
         self.deps
             .ledger
@@ -539,7 +550,12 @@ pub fn role_name(role: Option<Role>) -> &'static str {
     }
 }
 
-fn mapping_version(source: &str) -> u32 {
-    let digest = Sha256::digest(source.as_bytes());
+/// Another file, or another adjustment of it, is another mapping.
+fn mapping_version(source: &str, adjustments: &Adjustments) -> u32 {
+    let mut text = source.to_owned();
+    if !adjustments.is_empty() {
+        text.push_str(&format!("{adjustments:?}"));
+    }
+    let digest = Sha256::digest(text.as_bytes());
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }

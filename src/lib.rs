@@ -18,4 +18,5 @@ pub mod server;
 pub mod starting;
 pub mod status;
 pub mod tls;
+pub mod trial;
 pub mod urls;

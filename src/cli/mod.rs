@@ -1,10 +1,12 @@
 //! The command line.
 
 mod check;
+mod connector;
 mod health;
 mod integration;
 mod manage;
 mod serve;
+mod typed;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -76,7 +78,7 @@ enum Command {
     /// Connectors: what speaks to a CRM, one TOML file each
     Connector {
         #[command(subcommand)]
-        command: ConnectorCommand,
+        command: connector::Command,
     },
     /// Integrations: a new one, and the documents that Talkdesk asks for
     Integration {
@@ -130,18 +132,6 @@ enum TalkdeskCommand {
     Check(Box<talkdesk::check::Cli>),
     /// Plays an agent sync and prints the agents, one JSON object per line
     Agents(talkdesk::player::AgentsCli),
-}
-
-#[derive(Debug, Subcommand)]
-enum ConnectorCommand {
-    /// Checks connector files: every problem at once, with file and line
-    Check {
-        /// Ids of shipped connectors or paths of files
-        #[arg(required = true, value_name = "ID|FILE")]
-        connectors: Vec<String>,
-    },
-    /// Lists the shipped connectors
-    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -245,12 +235,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Talkdesk {
             command: TalkdeskCommand::Agents(args),
         } => Ok(talkdesk::player::run_agents(args).await.map_err(anyhow::Error::from)?),
-        Command::Connector {
-            command: ConnectorCommand::Check { connectors },
-        } => check::connectors(&connectors),
-        Command::Connector {
-            command: ConnectorCommand::List,
-        } => check::list(),
+        Command::Connector { command } => connector::run(command).await,
         Command::Integration { command } => integration::run(config, command).await,
         Command::Config {
             command: ConfigCommand::Check,

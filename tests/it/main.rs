@@ -4,12 +4,14 @@ mod harness;
 
 mod accounts;
 mod actions;
+mod adjusted;
 mod agents;
 mod architecture;
 mod auth;
 mod bad_input;
 mod check;
 mod compose;
+mod connector_commands;
 mod faults;
 mod guarded;
 mod https;

@@ -24,6 +24,9 @@ pub struct Progress {
     /// A full pass that wanted to delete too much: the next one must agree.
     #[serde(default)]
     pub brake: Option<Braked>,
+    /// Where the next change pass begins, for a CRM that gives out tokens for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaToken>,
     /// When the last full pass ended.
     #[serde(default)]
     pub last_full: Micros,
@@ -33,6 +36,14 @@ pub struct Progress {
     /// The fence under which that pass began.
     #[serde(default)]
     pub last_full_fence: Fence,
+}
+
+/// A token that stands for a moment of a CRM's stream of changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeltaToken {
+    pub token: Value,
+    /// Our clock when the pass began that ended with it.
+    pub at: Micros,
 }
 
 /// A poll in progress.
@@ -46,6 +57,9 @@ pub struct Poll {
     /// Where the next page is; `None`: at the start of the stage.
     #[serde(default)]
     pub page: Option<Value>,
+    /// The delta token it goes by instead of the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +145,28 @@ impl Progress {
         polling.flatten().is_some() || listing.flatten().is_some()
     }
 
+    /// The CRM no longer knows the delta token that the poll in progress goes by: the poll, and the token, are forgotten;
+    /// `false`: it goes by none.
+    pub fn forget_token(&mut self) -> bool {
+        let by_token = self.poll.as_ref().is_some_and(|poll| poll.token.is_some());
+        if by_token {
+            (self.poll, self.delta) = (None, None);
+        }
+        by_token
+    }
+
+    /// A pass that began at `at` ended with this token: the next one begins there.
+    pub fn begin_from(&mut self, token: Option<Value>, at: Micros) {
+        self.delta = token.map(|token| DeltaToken { token, at });
+    }
+
+    /// The delta token, if the CRM still knows it.
+    pub fn delta_at(&self, now: Micros, lifetime: Option<Duration>) -> Option<&DeltaToken> {
+        let delta = self.delta.as_ref()?;
+        let old = lifetime.is_some_and(|lifetime| now.since(delta.at) >= lifetime);
+        (!old).then_some(delta)
+    }
+
     /// The CRM's clock now, as far as its last reply told.
     pub fn crm_now(&self, now: Micros) -> Micros {
         Micros(now.0.saturating_add_signed(self.skew))
@@ -157,6 +193,7 @@ impl Progress {
             started: now,
             stage: PollStage::Changes,
             page: None,
+            token: None,
         }
     }
 
@@ -276,6 +313,32 @@ mod tests {
         );
         progress.note_clock(None, Micros::from_secs(500));
         assert_eq!(progress.crm_now(replied), written);
+    }
+
+    #[test]
+    fn a_delta_token_is_used_while_the_crm_knows_it_and_forgotten_with_its_poll() {
+        let week = Duration::from_secs(7 * 86_400);
+        let mut progress = Progress {
+            delta: Some(DeltaToken {
+                token: "t".into(),
+                at: Micros::from_secs(100),
+            }),
+            ..Progress::default()
+        };
+        let later = |by: Duration| Micros::from_secs(100).plus(by);
+        assert!(
+            progress
+                .delta_at(later(week - Duration::from_secs(1)), Some(week))
+                .is_some()
+        );
+        assert!(progress.delta_at(later(week), Some(week)).is_none());
+        assert!(progress.delta_at(later(week * 50), None).is_some());
+        progress.poll = Some(progress.window(later(week), Duration::ZERO, Duration::ZERO));
+        assert!(!progress.forget_token(), "a poll by time has no token to forget");
+        assert!(progress.poll.is_some() && progress.delta.is_some());
+        progress.poll.as_mut().unwrap().token = Some("t".into());
+        assert!(progress.forget_token());
+        assert!(progress.poll.is_none() && progress.delta.is_none());
     }
 
     #[test]

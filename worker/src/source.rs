@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contacts::Micros;
 use contacts::accounts::Account;
-use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, IdsPage, Many, Page, Window};
+use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, Delta, IdsPage, Many, Page, Window};
 use serde_json::Value;
 
 /// One account's CRM.
@@ -17,8 +17,8 @@ pub trait Source: Send + Sync {
     /// A page of all contacts, from the start (`None`) or where the last page pointed.
     async fn full_page(&self, cursor: Option<&Value>) -> CrmResult<Page>;
 
-    /// A page of the contacts modified in the window.
-    async fn changes_page(&self, window: Window, cursor: Option<&Value>) -> CrmResult<Page>;
+    /// A page of the contacts modified in the window, or since the delta token.
+    async fn changes_page(&self, window: Window, token: Option<&Value>, cursor: Option<&Value>) -> CrmResult<Page>;
 
     /// Contacts by id, at most [`Traits::get_many`] of them.
     async fn get_many(&self, ids: &[String]) -> CrmResult<Many>;
@@ -81,6 +81,8 @@ pub struct Traits {
     pub deleted_list: bool,
     /// It lists ids of living contacts.
     pub ids_list: bool,
+    /// Its change pass goes by delta tokens.
+    pub delta: Option<Delta>,
     /// It lists users.
     pub agents: bool,
     /// A user may slip from page to page unseen, so that one list proves nobody's absence.
@@ -100,6 +102,7 @@ impl Traits {
             get_many: connector.get_many_max(),
             deleted_list: deletions.list,
             ids_list: deletions.ids,
+            delta: connector.delta(),
             agents: connector.has_agents(),
             agents_may_slip: connector.agents_may_slip(),
         }
@@ -122,8 +125,8 @@ impl Source for CrmSource {
         self.client.full_page(cursor).await
     }
 
-    async fn changes_page(&self, window: Window, cursor: Option<&Value>) -> CrmResult<Page> {
-        self.client.changes_page(window, cursor).await
+    async fn changes_page(&self, window: Window, token: Option<&Value>, cursor: Option<&Value>) -> CrmResult<Page> {
+        self.client.changes_page(window, token, cursor).await
     }
 
     async fn get_many(&self, ids: &[String]) -> CrmResult<Many> {

@@ -56,6 +56,7 @@ impl Office {
             ids_list: false,
             agents: true,
             agents_may_slip: slips,
+            delta: None,
         };
         Arc::new(Office {
             users: Mutex::new((1..=users).map(|id| (id, format!("u{id}@x.test"))).collect()),
@@ -101,7 +102,7 @@ impl Source for Office {
         missing()
     }
 
-    async fn changes_page(&self, _: Window, _: Option<&Value>) -> CrmResult<Page> {
+    async fn changes_page(&self, _: Window, _: Option<&Value>, _: Option<&Value>) -> CrmResult<Page> {
         missing()
     }
 

@@ -46,6 +46,32 @@ pub enum LimitKind {
         offset: Duration,
         max: u64,
     },
+    /// At most `max` (calls times cost) in any stretch of `period`; spent as it comes, and once it is gone, gone for long.
+    Rolling { period: Duration, max: u64 },
+}
+
+impl LimitKind {
+    /// How much it lets through: calls times their cost.
+    pub fn max(self) -> u64 {
+        match self {
+            LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => u64::from(max),
+            LimitKind::Quota { max, .. } | LimitKind::Rolling { max, .. } => max,
+        }
+    }
+
+    /// Whether one that is used up is waited for by doing other work.
+    fn is_quota(self) -> bool {
+        matches!(self, LimitKind::Quota { .. } | LimitKind::Rolling { .. })
+    }
+
+    /// The stretch of time whose calls are remembered one by one.
+    fn logged(self) -> Option<Duration> {
+        match self {
+            LimitKind::Window { length, .. } => Some(length),
+            LimitKind::Rolling { period, .. } => Some(period),
+            LimitKind::Concurrency { .. } | LimitKind::Quota { .. } => None,
+        }
+    }
 }
 
 /// What one call costs against one limit.
@@ -219,7 +245,7 @@ impl Budget {
             let fits = u32::try_from(free / u64::from(charge.cost)).unwrap_or(u32::MAX);
             slots = slots.min(fits);
             if fits == 0 && wait.as_ref().is_none_or(|(until, ..)| next > *until) {
-                let quota = matches!(charge.limit.kind, LimitKind::Quota { .. });
+                let quota = charge.limit.kind.is_quota();
                 wait = Some((next, charge.limit.name.clone(), quota));
             }
         }
@@ -257,7 +283,7 @@ impl Budget {
                     }
                     used.used += u64::from(cost);
                 }
-                LimitKind::Concurrency { .. } => {}
+                LimitKind::Concurrency { .. } | LimitKind::Rolling { .. } => {}
             }
         }
         self.leases.push(Lease {
@@ -267,10 +293,7 @@ impl Budget {
                 .charges
                 .iter()
                 .map(|charge| {
-                    let length = match charge.limit.kind {
-                        LimitKind::Window { length, .. } => micros(length),
-                        LimitKind::Concurrency { .. } | LimitKind::Quota { .. } => 0,
-                    };
+                    let length = charge.limit.kind.logged().map_or(0, micros);
                     (charge.limit.name.clone(), charge.cost, length)
                 })
                 .collect(),
@@ -316,6 +339,25 @@ impl Budget {
         self.shrink(index, slots);
     }
 
+    /// A call that was answered at `now` cost `extra` more than it was taken for: the CRM said so afterwards.
+    pub fn cost_more(&mut self, limit: &Limit, extra: u32, now: Micros) {
+        match limit.kind {
+            LimitKind::Concurrency { .. } => {}
+            LimitKind::Quota { period, offset, .. } => {
+                let used = self.limits.entry(limit.name.clone()).or_default();
+                let current = period_of(now, period, offset);
+                if used.period != current {
+                    (used.period, used.used) = (current, 0);
+                }
+                used.used = used.used.saturating_add(u64::from(extra));
+            }
+            LimitKind::Window { .. } | LimitKind::Rolling { .. } => {
+                let length = limit.kind.logged().map_or(0, micros);
+                self.count(&[(limit.name.clone(), extra, length)], 1, now);
+            }
+        }
+    }
+
     /// No slot of `limit` ([`EVERYTHING`]: of the scope) before `until`: the CRM said so.
     pub fn hold(&mut self, limit: &str, until: Micros, quota: bool) {
         let hold = self.holds.entry(limit.to_owned()).or_insert(Hold { until, quota });
@@ -334,7 +376,7 @@ impl Budget {
                 (ours >= u64::from(max), false)
             }
             LimitKind::Concurrency { .. } => (false, false),
-            LimitKind::Quota { .. } => (false, true),
+            LimitKind::Quota { .. } | LimitKind::Rolling { .. } => (false, true),
         };
         if !explained {
             self.hold(&limit.name, until, quota);
@@ -347,10 +389,6 @@ impl Budget {
         limits
             .iter()
             .map(|limit| {
-                let max = match limit.kind {
-                    LimitKind::Window { max, .. } | LimitKind::Concurrency { max } => u64::from(max),
-                    LimitKind::Quota { max, .. } => max,
-                };
                 let held = [limit.name.as_str(), EVERYTHING]
                     .iter()
                     .any(|name| self.holds.get(*name).is_some_and(|hold| hold.until > now));
@@ -365,7 +403,7 @@ impl Budget {
                 };
                 Left {
                     limit: limit.name.clone(),
-                    max,
+                    max: limit.kind.max(),
                     left,
                 }
             })
@@ -399,26 +437,9 @@ impl Budget {
                     Micros((current + 1) * micros(period) + micros(offset)),
                 )
             }
+            LimitKind::Rolling { period, max } => self.free_in(charge, period, max, out, now),
             LimitKind::Window { length, max } => {
-                let from = now.0.saturating_sub(micros(length));
-                let log = used.map(|used| &used.log);
-                let counted = self.counted(&charge.limit.name, Micros(from));
-                let mut free = u64::from(max).saturating_sub(counted + out);
-                // A call that costs more than the whole limit would wait for ever: it goes when the window is empty.
-                if counted + out == 0 {
-                    free = free.max(cost);
-                }
-                let mut next = now.plus(length / 50).min(now.plus(Duration::from_millis(20)));
-                if free < cost {
-                    let mut missing = cost - free;
-                    for (at, cost) in log.into_iter().flatten().filter(|(at, _)| *at > from) {
-                        next = Micros(at + micros(length));
-                        missing = missing.saturating_sub(u64::from(*cost));
-                        if missing == 0 {
-                            break;
-                        }
-                    }
-                }
+                let (mut free, mut next) = self.free_in(charge, length, u64::from(max), out, now);
                 if class == Class::Bulk
                     && let Some((stretch, per_stretch)) = pace(length, max)
                 {
@@ -441,6 +462,31 @@ impl Budget {
                 (free, next)
             }
         }
+    }
+
+    /// What is free of `max` in the stretch of `length` that ends now, and when there is enough for one call.
+    fn free_in(&self, charge: &Charge, length: Duration, max: u64, out: u64, now: Micros) -> (u64, Micros) {
+        let cost = u64::from(charge.cost);
+        let from = now.0.saturating_sub(micros(length));
+        let counted = self.counted(&charge.limit.name, Micros(from));
+        let mut free = max.saturating_sub(counted + out);
+        // A call that costs more than the whole limit would wait for ever: it goes when the window is empty.
+        if counted + out == 0 {
+            free = free.max(cost);
+        }
+        let mut next = now.plus(length / 50).min(now.plus(Duration::from_millis(20)));
+        if free < cost {
+            let mut missing = cost - free;
+            let log = self.limits.get(&charge.limit.name).map(|used| &used.log);
+            for (at, cost) in log.into_iter().flatten().filter(|(at, _)| *at > from) {
+                next = Micros(at + micros(length));
+                missing = missing.saturating_sub(u64::from(*cost));
+                if missing == 0 {
+                    break;
+                }
+            }
+        }
+        (free, next)
     }
 
     /// What was answered after `from`.
@@ -547,6 +593,11 @@ impl<D: Documents + ?Sized> Ledger<D> {
 
     pub async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
         self.change(scope, |budget| budget.give_back(lease, slots, now)).await
+    }
+
+    /// See [`Budget::cost_more`].
+    pub async fn cost_more(&self, scope: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
+        self.change(scope, |budget| budget.cost_more(limit, extra, now)).await
     }
 
     pub async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {

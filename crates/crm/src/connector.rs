@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contacts::ErrorKind;
 use contacts::ledger::{Charge, EVERYTHING, Limit, LimitKind as Kind};
+use contacts::{ErrorKind, Micros};
 use minijinja::Value;
 
 use crate::error::{CrmError, CrmResult};
@@ -13,7 +13,10 @@ use crate::identity::{self, Canonical};
 use crate::load::{Problem, Reader};
 use crate::reply::Hold;
 use crate::sample;
-use crate::spec::{self, Action, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Spec};
+use crate::spec::{
+    self, Action, Adjustments, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Reset,
+    Spec,
+};
 use crate::webhook::Hooks;
 
 /// A connector file with everything compiled and checked.
@@ -36,6 +39,15 @@ pub struct Deletions {
     pub every: Option<Duration>,
 }
 
+/// How a CRM tells of changes by a token that it gives out itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// How long it knows a token.
+    pub lifetime: Option<Duration>,
+    /// Without a token, a pass can begin with a time.
+    pub begins_with_time: bool,
+}
+
 impl Connector {
     /// Loads a connector file. All problems come at once, in the order of the file.
     pub fn load(source: &str, file_name: &str) -> Result<Connector, Vec<Problem>> {
@@ -54,6 +66,14 @@ impl Connector {
             }
             None => Err(reader.into_problems()),
         }
+    }
+
+    /// Changes what an integration wants otherwise.
+    ///
+    /// # Errors
+    /// One sentence per problem; then the connector stays as it was.
+    pub fn adjust(&mut self, adjustments: &Adjustments) -> Result<(), Vec<String>> {
+        spec::adjust(&mut self.spec, adjustments, &sample::evaluates)
     }
 
     pub(crate) fn spec(&self) -> &Spec {
@@ -159,7 +179,8 @@ impl Connector {
                 Deletion::Flag { .. } => deletions.flag = true,
                 Deletion::List(_) => deletions.list = true,
                 Deletion::Reconcile(list) => (deletions.ids, deletions.every) = (true, list.every),
-                Deletion::Delta | Deletion::Event => {}
+                Deletion::Delta { .. } => deletions.flag = true,
+                Deletion::Event => {}
             }
         }
         deletions
@@ -205,6 +226,16 @@ impl Connector {
     /// Whether the modified time covers everything that is mapped, so that an unchanged time means unchanged content.
     pub fn updated_covers_all(&self) -> bool {
         self.spec.contacts.map.updated_covers_all
+    }
+
+    /// The change pass goes by a token of the CRM instead of a time.
+    pub fn delta(&self) -> Option<Delta> {
+        let contacts = &self.spec.contacts;
+        let delta = contacts.changes.as_ref()?.cursor.delta()?;
+        Some(Delta {
+            lifetime: delta.lifetime,
+            begins_with_time: self.since().is_some(),
+        })
     }
 
     pub fn has_get_many(&self) -> bool {
@@ -266,19 +297,24 @@ impl Connector {
         self.spec.webhook.as_ref().map(|spec| Hooks { spec })
     }
 
-    /// The limits as the ledger takes them. `fields` are those of an account, for limits that depend on its plan.
-    pub fn limits(&self, fields: &BTreeMap<String, String>) -> CrmResult<Vec<Limit>> {
+    /// The limits as the ledger takes them. `fields` are those of an account, for limits that depend on its plan or its time
+    /// zone.
+    pub fn limits(&self, fields: &BTreeMap<String, String>, now: Micros) -> CrmResult<Vec<Limit>> {
         let conn = value_of(fields);
-        self.spec.limits.iter().map(|limit| limit_of(limit, &conn)).collect()
+        self.spec
+            .limits
+            .iter()
+            .map(|limit| limit_of(limit, &conn, now))
+            .collect()
     }
 
     /// What a call of `operation` is charged to.
-    pub(crate) fn charges(&self, operation: &str, conn: &Value) -> CrmResult<Vec<Charge>> {
+    pub(crate) fn charges(&self, operation: &str, conn: &Value, now: Micros) -> CrmResult<Vec<Charge>> {
         let counted = self.spec.limits.iter().filter(|limit| limit.cost_of(operation) > 0);
         counted
             .map(|limit| {
                 Ok(Charge {
-                    limit: limit_of(limit, conn)?,
+                    limit: limit_of(limit, conn, now)?,
                     cost: limit.cost_of(operation),
                 })
             })
@@ -322,13 +358,12 @@ impl Connector {
     }
 }
 
-fn limit_of(limit: &LimitSpec, conn: &Value) -> CrmResult<Limit> {
+fn limit_of(limit: &LimitSpec, conn: &Value, now: Micros) -> CrmResult<Limit> {
+    let names = scope([("conn", conn.clone())]);
     let max = match &limit.max {
         Maximum::Fixed(max) => *max,
         Maximum::Computed(template) => {
-            let text = template
-                .render(&scope([("conn", conn.clone())]))
-                .map_err(CrmError::request)?;
+            let text = template.render(&names).map_err(CrmError::request)?;
             text.trim().parse().map_err(|error| {
                 CrmError::because(
                     ErrorKind::Rejected,
@@ -343,9 +378,13 @@ fn limit_of(limit: &LimitSpec, conn: &Value) -> CrmResult<Limit> {
     let kind = match limit.kind {
         LimitKind::Window { length } => Kind::Window { length, max: small },
         LimitKind::Concurrency => Kind::Concurrency { max: small },
+        LimitKind::Quota {
+            period,
+            reset: Reset::Rolling,
+        } => Kind::Rolling { period, max },
         LimitKind::Quota { period, .. } => Kind::Quota {
             period,
-            offset: Duration::ZERO,
+            offset: limit.offset(&names, now)?,
             max,
         },
     };

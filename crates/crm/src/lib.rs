@@ -18,6 +18,7 @@ mod shipped;
 mod error;
 mod hosts;
 mod http;
+mod link;
 mod mint;
 mod pacer;
 mod reply;
@@ -29,9 +30,9 @@ mod webhook;
 
 pub use client::{
     AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
-    Many, Page, Person, Window,
+    Many, Page, Person, Sent, Watch, Window,
 };
-pub use connector::{Connector, Deletions};
+pub use connector::{Connector, Deletions, Delta};
 pub use error::{CrmError, CrmResult, Fate, Reached};
 pub use hosts::{AllowHosts, BadAllowHost, HostRefused, is_public};
 pub use http::{ClientSettings, Http};
@@ -41,5 +42,5 @@ pub use load::Problem;
 pub use map::{Counts, Observed, Region, e164};
 pub use mint::{Mint, TokenKeep};
 pub use pacer::{Budgets, Pacer, Patience};
-pub use spec::{Field, FieldSource, FieldType, Grant, Role};
+pub use spec::{Adjustments, Field, FieldSource, FieldType, Grant, Role};
 pub use webhook::{Event, Hooks, Refused, Verified, WebhookRequest};

@@ -23,6 +23,7 @@ pub trait Budgets: Send + Sync {
     async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken>;
     async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()>;
     async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()>;
+    async fn cost_more(&self, scope: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()>;
     async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()>;
     async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool>;
 }
@@ -39,6 +40,10 @@ impl<D: Documents + ?Sized> Budgets for Ledger<D> {
 
     async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
         Ledger::give_back(self, scope, lease, slots, now).await
+    }
+
+    async fn cost_more(&self, scope: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
+        Ledger::cost_more(self, scope, limit, extra, now).await
     }
 
     async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
@@ -229,6 +234,25 @@ impl Pacer {
         }
     }
 
+    /// The CRM said that a call with these charges has cost so much in truth.
+    pub(crate) async fn really_cost(&self, charges: &[Charge], cost: u32) -> CrmResult<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        let dearer = |charge: &&Charge| charge.cost > 0 && charge.cost < cost;
+        if charges.iter().any(|charge| dearer(&charge)) {
+            // What was taken ahead was taken at the lower price.
+            self.rest().await;
+        }
+        for charge in charges.iter().filter(dearer) {
+            let extra = cost - charge.cost;
+            inner
+                .budgets
+                .cost_more(&inner.scope, &charge.limit, extra, inner.clock.now())
+                .await
+                .map_err(store_down)?;
+        }
+        Ok(())
+    }
+
     /// The CRM said that calls must stop.
     pub(crate) async fn hold(&self, hold: &Hold) -> CrmResult<()> {
         let Some(inner) = &self.inner else { return Ok(()) };
@@ -328,7 +352,7 @@ impl Inner {
             .filter(|charge| charge.cost > 0)
             .map(|charge| match charge.limit.kind {
                 LimitKind::Concurrency { .. } => 1,
-                LimitKind::Quota { .. } => MOST_AHEAD,
+                LimitKind::Quota { .. } | LimitKind::Rolling { .. } => MOST_AHEAD,
                 LimitKind::Window { max, .. } => max / charge.cost.max(1) / WINDOW_PARTS,
             });
         most.min().unwrap_or(1).clamp(1, MOST_AHEAD)

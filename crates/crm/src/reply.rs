@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use crate::error::{CrmError, CrmResult};
 use crate::expr::{Expr, scope, value_of};
 use crate::http::{ClientSettings, RawReply};
-use crate::spec::{LimitKind, Signal, SignalSource, Spec, Unit, Verdict};
+use crate::spec::{LimitKind, Reset, Signal, SignalSource, Spec, Unit, Verdict};
 
 /// A reply with its JSON read.
 pub(crate) struct Reply {
@@ -219,7 +219,7 @@ fn wait(spec: &Spec, reply: &Reply, scope: &Value, settings: &ClientSettings, qu
         spec.throttle.ceiling.unwrap_or(settings.throttle_max)
     };
     let default = if quota {
-        quota_turns_in(spec, now).unwrap_or(settings.throttle_max)
+        quota_turns_in(spec, scope, now).unwrap_or(settings.throttle_max)
     } else {
         settings.throttle_default
     };
@@ -227,17 +227,38 @@ fn wait(spec: &Spec, reply: &Reply, scope: &Value, settings: &ClientSettings, qu
 }
 
 /// The time to the end of the current period of the shortest declared quota.
-fn quota_turns_in(spec: &Spec, now: Micros) -> Option<Duration> {
+fn quota_turns_in(spec: &Spec, scope: &Value, now: Micros) -> Option<Duration> {
     spec.limits
         .iter()
         .filter_map(|limit| match limit.kind {
+            // What comes back bit by bit turns at no time.
+            LimitKind::Quota {
+                reset: Reset::Rolling, ..
+            } => None,
             LimitKind::Quota { period, .. } => {
                 let period = contacts::time::micros(period).max(1);
-                Some(Duration::from_micros(period - now.0 % period))
+                let offset = limit.offset(scope, now).unwrap_or_default();
+                Some(Duration::from_micros(period - now.minus(offset).0 % period))
             }
             LimitKind::Window { .. } | LimitKind::Concurrency => None,
         })
         .min()
+}
+
+/// What a call has really cost, where the CRM says so.
+pub(crate) fn cost(spec: &Spec, reply: &Reply, scope: &Value) -> Option<u32> {
+    let signal = spec.throttle.used.as_ref()?;
+    let text = match &signal.source {
+        SignalSource::Header(name) => reply.headers.get(name)?.to_str().ok()?.to_owned(),
+        SignalSource::Body(expr) => expr.text_of(scope).ok()??,
+    };
+    // A fraction of a call is a call.
+    let cost = text
+        .trim()
+        .parse::<f64>()
+        .ok()
+        .filter(|cost| (0.0..1e9).contains(cost))?;
+    Some(cost.ceil() as u32)
 }
 
 fn read_signal(signal: &Signal, reply: &Reply, scope: &Value, now: Micros) -> Option<Duration> {
@@ -308,7 +329,11 @@ pub(crate) fn holds(spec: &Spec, reply: &Reply, scope: &Value, settings: &Client
         } else {
             settings.throttle_max
         };
-        let turns = said.or(if quota { quota_turns_in(spec, now) } else { window });
+        let turns = said.or(if quota {
+            quota_turns_in(spec, scope, now)
+        } else {
+            window
+        });
         let wait = turns.unwrap_or(settings.throttle_default).min(longest);
         holds.push(Hold {
             limit: remaining.limit.clone(),

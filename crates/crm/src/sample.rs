@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use contacts::Micros;
+use jiff::tz::TimeZone;
 use minijinja::Value;
 use url::Url;
 
@@ -12,8 +13,8 @@ use crate::client::token::{session_of, token_url};
 use crate::expr::{Expr, Template, scope, value_of};
 use crate::load::Reader;
 use crate::spec::{
-    AuthSpec, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource, Since, Spec,
-    Verdict, Wire,
+    AtCap, AuthSpec, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource, Since,
+    Spec, Verdict, Wire,
 };
 
 pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
@@ -27,6 +28,21 @@ pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
     checker.replies();
     checker.rows();
     checker.webhook();
+}
+
+/// Tries an expression of an integration on an empty row, and its mapped contact.
+pub(crate) fn evaluates(spec: &Spec, expr: &Expr) -> Result<(), String> {
+    let empty = || value_of(&BTreeMap::<&str, &str>::new());
+    let mut names = vec![("item", empty()), ("conn", sample_conn(spec)), ("contact", empty())];
+    let lets = spec.contacts.map.lets.keys();
+    names.extend(lets.map(|name| (name.as_str(), Value::UNDEFINED)));
+    let tried = expr.eval(&scope(names));
+    tried.map(|_| ()).map_err(|error| {
+        format!(
+            "{}: it is tried on an empty row, so guard what may be missing: (x or '')",
+            error.what
+        )
+    })
 }
 
 struct Checker<'a> {
@@ -120,8 +136,11 @@ impl Checker<'_> {
             match deletion {
                 Deletion::List(list) => self.paged(&list.request, &list.page, list.since.as_ref().or(changes)),
                 Deletion::Reconcile(list) => self.paged(&list.request, &list.page, None),
-                Deletion::Flag { .. } | Deletion::Delta | Deletion::Event => {}
+                Deletion::Flag { .. } | Deletion::Delta { .. } | Deletion::Event => {}
             }
+        }
+        for lookup in &spec.contacts.lookups {
+            self.request(&lookup.request, &[("keys", value_of(&["1", "2"]))], true);
         }
         if let Some(agents) = &spec.agents {
             self.paged(&agents.request, &agents.page, None);
@@ -166,9 +185,14 @@ impl Checker<'_> {
     /// The first page and one in the middle.
     fn paged(&self, request: &Request, paging: &Paging, since: Option<&Since>) {
         let wire = since.map_or(&Wire::Iso, |since| &since.wire);
-        for (token, keys) in [
-            (Value::UNDEFINED, Value::from(Vec::<Value>::new())),
-            (Value::from("t"), value_of(&[1, 1])),
+        let time = || scope(time_value(Some((wire, &TimeZone::UTC)), SAMPLE_TIME));
+        let delta = || scope([("token", Value::from("https://sample.example/delta"))]);
+        let none = || Value::from(Vec::<Value>::new());
+        // The first page and a later one; from a time, and from a delta token.
+        for (token, keys, since) in [
+            (Value::UNDEFINED, none(), time()),
+            (Value::from("t"), value_of(&[1, 1]), time()),
+            (Value::UNDEFINED, none(), delta()),
         ] {
             let page = scope([
                 ("token", token),
@@ -180,8 +204,8 @@ impl Checker<'_> {
             let names = [
                 ("page", page),
                 ("props", value_of(&self.spec.contacts.props)),
-                ("since", time_value(wire, SAMPLE_TIME, true)),
-                ("until", time_value(wire, SAMPLE_TIME, true)),
+                ("since", since),
+                ("until", time()),
             ];
             self.request(request, &names, true);
         }
@@ -258,8 +282,14 @@ impl Checker<'_> {
                 match &pass.page.kind {
                     PagingKind::Token { next, more } => tests.extend(std::iter::once(next).chain(more)),
                     PagingKind::NextUrl { next } => tests.push(next),
-                    _ => {}
+                    PagingKind::Page { more, .. } => tests.extend(more),
+                    PagingKind::Offset { total, more, .. } => tests.extend(total.iter().chain(more)),
+                    PagingKind::None | PagingKind::LinkHeader | PagingKind::Keyset { .. } => {}
                 }
+                if let Some(AtCap::Token(token)) = &pass.page.at_cap {
+                    tests.push(token);
+                }
+                tests.extend(pass.cursor.delta().map(|delta| &delta.token));
             }
             for action in &spec.actions {
                 let result = &action.result;
@@ -318,6 +348,10 @@ impl Checker<'_> {
         let item = || ("item", value_of(&BTreeMap::<&str, &str>::new()));
         let base = scope([item(), ("conn", self.conn.clone())]);
         let map = &contacts.map;
+        for lookup in &contacts.lookups {
+            let exprs = [&lookup.of, &lookup.key, &lookup.value];
+            exprs.into_iter().for_each(|expr| self.eval(expr, &base));
+        }
         let mut names = vec![item(), ("conn", self.conn.clone())];
         names.extend(map.lets.keys().map(|name| (name.as_str(), Value::UNDEFINED)));
         map.lets.values().for_each(|expr| self.eval(expr, &base));
@@ -334,7 +368,8 @@ impl Checker<'_> {
                         .for_each(|expr| self.eval(expr, &base));
                 }
                 Deletion::Reconcile(list) => self.eval(&list.id, &base),
-                Deletion::Delta | Deletion::Event => {}
+                Deletion::Delta { when, id } => std::iter::once(when).chain(id).for_each(|expr| self.eval(expr, &base)),
+                Deletion::Event => {}
             }
         }
         if let Some(agents) = &self.spec.agents {

@@ -12,7 +12,8 @@ use process::settings::{Integration, Settings};
 use serde_json::Value;
 use talkdesk::config::Configuration;
 
-use super::{Typed, pairs, remark};
+use super::remark;
+use crate::cli::typed::{Typed, pairs};
 use crate::cli::{Failure, print, settings};
 use crate::paperwork::configuration::{self, Described};
 use crate::paperwork::examples::{Examples, Shown};

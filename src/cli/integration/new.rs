@@ -9,7 +9,8 @@ use crm::{Connector, FieldSource, FieldType};
 use process::settings::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Settings, Source};
 use serde_json::Value;
 
-use super::{Typed, pairs, remark};
+use super::remark;
+use crate::cli::typed::{Typed, pairs};
 use crate::cli::{Failure, check, print};
 use crate::integrations::connector_source;
 use crate::paperwork::configuration::{MASK, crm_name};

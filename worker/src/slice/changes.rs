@@ -20,6 +20,14 @@ impl Slice<'_> {
                 Ok(Ended::Done)
             };
         }
+        if let Some(delta) = self.source.traits().delta {
+            let now = self.deps.clock.now();
+            let known = self.progress.delta_at(now, delta.lifetime).is_some();
+            if self.progress.poll.is_none() && !known && !delta.begins_with_time {
+                // Nothing says what has changed since: everything is read, and the end of it is a new beginning.
+                return self.run_full().await;
+            }
+        }
         self.poll().await
     }
 
@@ -30,7 +38,12 @@ impl Slice<'_> {
             let poll = match &self.progress.poll {
                 Some(poll) => poll.clone(),
                 None => {
-                    let poll = self.progress.window(self.deps.clock.now(), traits.lag, traits.overlap);
+                    let now = self.deps.clock.now();
+                    let mut poll = self.progress.window(now, traits.lag, traits.overlap);
+                    if let Some(delta) = traits.delta {
+                        let known = self.progress.delta_at(now, delta.lifetime);
+                        poll.token = known.map(|delta| delta.token.clone());
+                    }
                     self.progress.poll = Some(poll.clone());
                     poll
                 }
@@ -55,11 +68,17 @@ impl Slice<'_> {
             since: poll.since,
             until: poll.until,
         };
-        let asked = self.source.changes_page(window, poll.page.as_ref()).await;
-        let page = self.or_begin_anew(asked).await?;
+        let asked = self
+            .source
+            .changes_page(window, poll.token.as_ref(), poll.page.as_ref())
+            .await;
+        let mut page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         self.observe_lateness(&page).await?;
         let next = page.next.clone();
+        if let (Some(_), None) = (traits.delta, &next) {
+            self.progress.begin_from(page.delta.take(), poll.started);
+        }
         let batch = self.batch(page, traits.changes_indexed);
         let mut poll = poll.clone();
         match next {
@@ -127,7 +146,7 @@ impl Slice<'_> {
         let ids: Vec<String> = late.iter().map(|row| row.contact.id.clone()).collect();
         let known = self.deps.store.known(&self.account.id, Stream::Contacts, &ids).await?;
         for (row, known) in late.iter().zip(known) {
-            if known.map_or(!row.removed, |known| known.updated < row.updated) {
+            if known.map_or(!(row.removed || row.unwanted), |known| known.updated < row.updated) {
                 let late = cursor.since(row.updated) + self.source.traits().lag;
                 metrics::histogram!("snapbridge_lateness_seconds").record(late.as_secs_f64());
             }

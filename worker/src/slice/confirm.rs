@@ -34,9 +34,15 @@ impl Slice<'_> {
         let mut batch = Batch::default();
         if !candidates.is_empty() {
             if per_call > 0 {
-                let Many { page, missing: gone } = self.source.get_many(&candidates).await?;
+                let Many {
+                    mut page,
+                    missing: gone,
+                } = self.source.get_many(&candidates).await?;
                 self.answered(page.asked_at, page.crm_clock).await?;
-                missing.extend(gone.into_iter().map(|id| (id, page.asked_at)));
+                let asked_at = page.asked_at;
+                missing.extend(gone.into_iter().map(|id| (id, asked_at)));
+                let unwanted = page.rows.extract_if(.., |row| row.unwanted);
+                missing.extend(unwanted.map(|row| (row.contact.id, asked_at)));
                 batch = self.batch(page, false);
             } else if self.source.traits().ids_list {
                 missing.extend(self.absent_from_ids(&candidates).await?);

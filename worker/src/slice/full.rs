@@ -48,19 +48,27 @@ impl Slice<'_> {
     async fn listing_page(&mut self, mut full: Full) -> SliceResult<bool> {
         let first = full.page.is_none();
         let asked = self.source.full_page(full.page.as_ref()).await;
-        let page = self.or_begin_anew(asked).await?;
+        let mut page = self.or_begin_anew(asked).await?;
         self.answered(page.asked_at, page.crm_clock).await?;
         if first {
             // Now the CRM's clock is known, also on the very first build.
             full.crm_started = self.progress.crm_now(full.started);
         }
         let next = page.next.clone();
+        let page_delta = page.delta.take();
+        if self.source.traits().get_many > 0 {
+            // Not seen, so up for confirmation: a filter that was changed by mistake meets the brake.
+            page.rows.retain(|row| !row.unwanted);
+        }
         let batch = self.batch(page, self.source.traits().full_indexed);
         let mut change = HeadChange::default();
         match next {
             Some(next) => full.page = Some(next),
             None => {
                 // Everything visible at the start has been read: stamps up to then, less the lag, are covered.
+                if page_delta.is_some() {
+                    self.progress.begin_from(page_delta, full.started);
+                }
                 let traits = self.source.traits();
                 let covered = full.crm_started.minus(traits.lag);
                 let proves_absence = traits.get_many > 0 || traits.ids_list;

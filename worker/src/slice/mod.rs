@@ -135,9 +135,11 @@ impl<'a> Slice<'a> {
     }
 
     /// A cursor that the CRM no longer takes (an old page token) would be asked for in every attempt: its stage begins anew
-    /// with the next one.
+    /// with the next one. So does a pass whose delta token is gone: by the time, or with a full pass.
     async fn or_begin_anew<T>(&mut self, asked: CrmResult<T>) -> SliceResult<T> {
-        if asked.as_ref().is_err_and(|error| error.kind == ErrorKind::CursorStuck) && self.progress.forget_page() {
+        if asked.as_ref().is_err_and(|error| error.kind == ErrorKind::CursorStuck)
+            && (self.progress.forget_page() || self.progress.forget_token())
+        {
             self.save().await?;
         }
         Ok(asked?)

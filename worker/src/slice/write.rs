@@ -17,7 +17,8 @@ pub struct Batch {
 }
 
 impl Slice<'_> {
-    /// Turns the contacts of a page into rows and removals. `indexed`: the page came from an index that may lag.
+    /// Turns the contacts of a page into rows and removals. `indexed`: the page came from an index that may lag. A contact
+    /// that the integration does not want counts as deleted.
     pub(super) fn batch(&self, page: Page, indexed: bool) -> Batch {
         for (reason, count) in &page.repairs {
             metrics::counter!("snapbridge_contacts_repaired_total", "reason" => *reason).increment(u64::from(*count));
@@ -34,7 +35,7 @@ impl Slice<'_> {
                 updated: Micros::ZERO,
                 observed: page.asked_at,
             }));
-            if observed.removed {
+            if observed.removed || observed.unwanted {
                 let Observed { contact, updated, .. } = observed;
                 batch.removals.push(Removal {
                     id: contact.id,

@@ -183,6 +183,7 @@ impl Crm {
             ..Contact::default()
         };
         Some(Observed {
+            unwanted: !removed && self.unwanted.contains(id),
             contact,
             updated: version.stamp,
             removed,

@@ -1,6 +1,6 @@
 //! The model CRM: contacts with their whole history, seen at any time directly or through an index that lags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use contacts::Micros;
@@ -162,6 +162,8 @@ pub struct Crm {
     /// Ids begin with it: no two accounts share one.
     pub prefix: String,
     pub records: BTreeMap<String, Record>,
+    /// Contacts that the integration does not want.
+    pub unwanted: BTreeSet<String>,
     next_id: u32,
 }
 
@@ -171,6 +173,7 @@ impl Crm {
             manners,
             prefix: prefix.to_owned(),
             records: BTreeMap::new(),
+            unwanted: BTreeSet::new(),
             next_id: 0,
         }
     }

@@ -106,6 +106,7 @@ fn traits(crm: &Crm) -> Traits {
         // Their passes have tests of their own (`tests/agents.rs`).
         agents: false,
         agents_may_slip: false,
+        delta: None,
     }
 }
 
@@ -236,7 +237,7 @@ impl Source for SimSource {
         })
     }
 
-    async fn changes_page(&self, window: Window, cursor: Option<&Value>) -> CrmResult<Page> {
+    async fn changes_page(&self, window: Window, _: Option<&Value>, cursor: Option<&Value>) -> CrmResult<Page> {
         let asked = self
             .call("changes", &[], |crm, at| crm.changes_page(window, cursor, at))
             .await?;

@@ -156,7 +156,7 @@ impl Witness {
                         .records
                         .get(id)
                         .is_some_and(|record| record.lived_throughout(old.observed, now));
-                    if lived {
+                    if lived && !crm.unwanted.contains(id) {
                         self.breach(format!(
                             "invariant 13: {id} was removed at {now} although it lives ({old:?})"
                         ));

@@ -316,3 +316,74 @@ fn a_given_back_slot_costs_no_quota() {
     budget.give_back(lease, 1, now);
     assert_eq!(budget.left(&[limit], now)[0].left, 1);
 }
+
+proptest! {
+    #[test]
+    fn invariant_10_no_stretch_holds_more_than_a_rolling_quota_and_it_is_spent_as_it_comes(
+        costs in prop::collection::vec((1..5u32, 0..60u64, 0..4u32), 1..80),
+    ) {
+        let period = Duration::from_millis(500);
+        let limit = Limit { name: "credits".into(), kind: LimitKind::Rolling { period, max: 20 } };
+        let mut budget = Budget::default();
+        let mut now = 1_000_000_000u64;
+        let mut spent: Vec<(u64, u64)> = Vec::new();
+        for (cost, pause, extra) in costs {
+            now += pause * MS;
+            let charges = [Charge { limit: limit.clone(), cost }];
+            budget = serde_json::from_str(&serde_json::to_string(&budget).unwrap()).unwrap();
+            let before: u64 = spent.iter().filter(|(at, _)| *at > now - micros(period)).map(|(_, cost)| cost).sum();
+            match budget.take(&ask(&charges, 1, Class::Bulk), Micros(now)) {
+                Taken::Slots { lease, .. } => {
+                    budget.finish(lease, 1, Micros(now));
+                    spent.push((now, u64::from(cost)));
+                    // What the CRM says it has cost besides is not ours to refuse any more, but it counts.
+                    if extra > 0 && before + u64::from(cost + extra) <= 20 {
+                        budget.cost_more(&limit, extra, Micros(now));
+                        spent.push((now, u64::from(extra)));
+                    }
+                }
+                Taken::Wait { until, quota, .. } => {
+                    prop_assert!(quota, "one that is gone is gone for long");
+                    prop_assert!(until.0 > now && until.0 <= now + micros(period) + micros(period) / 100);
+                    prop_assert!(before + u64::from(cost) > 20 - 1, "it waits with {before} of 20 spent");
+                }
+            }
+        }
+        for (i, (first, _)) in spent.iter().enumerate() {
+            let within: u64 = spent[i..].iter().take_while(|(at, _)| *at < first + micros(period)).map(|(_, cost)| cost).sum();
+            prop_assert!(within <= 20, "{within} within {period:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_call_has_cost_besides_counts_against_every_kind_of_limit() {
+    let now = Micros::from_secs(1_000_000);
+    let kinds = [
+        LimitKind::Window {
+            length: Duration::from_secs(60),
+            max: 10,
+        },
+        LimitKind::Quota {
+            period: Duration::from_secs(86_400),
+            offset: Duration::ZERO,
+            max: 10,
+        },
+        LimitKind::Rolling {
+            period: Duration::from_secs(86_400),
+            max: 10,
+        },
+    ];
+    for kind in kinds {
+        let limit = Limit {
+            name: "calls".into(),
+            kind,
+        };
+        let mut budget = Budget::default();
+        budget.cost_more(&limit, 7, now);
+        let left = budget.left(std::slice::from_ref(&limit), now);
+        assert_eq!(left[0].left, 3, "{kind:?}");
+        budget.cost_more(&limit, 70, now);
+        assert_eq!(budget.left(&[limit], now)[0].left, 0, "{kind:?}");
+    }
+}

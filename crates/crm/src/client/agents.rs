@@ -5,7 +5,7 @@ use contacts::{ErrorKind, Micros};
 use serde_json::Value as Json;
 
 use super::Client;
-use super::listing::{Listing, lacks};
+use super::listing::{From, Listing, lacks};
 use crate::error::{CrmError, CrmResult};
 use crate::expr::Expr;
 use crate::map::{Counts, Tally, agent};
@@ -36,7 +36,7 @@ impl Client {
             items: &agents.items,
             page: &agents.page,
             tests: Tests::default(),
-            window: None,
+            from: From::default(),
         };
         let listed = self.list(&listing, cursor).await?;
         let mut tally = Tally::default();

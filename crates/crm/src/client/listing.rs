@@ -1,20 +1,22 @@
 //! Listings and fetches: contacts, deletions, ids. A page is read and mapped whole before any of it is returned.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use contacts::{ErrorKind, Micros};
 use minijinja::Value;
 use minijinja::value::ValueKind;
 use serde_json::Value as Json;
+use url::Url;
 
 use super::prepare::time_value;
 use super::{Answer, Call, Client};
 use crate::error::{CrmError, CrmResult};
-use crate::expr::{Expr, scope, value_of};
+use crate::expr::{Expr, scope, to_json, value_of};
+use crate::hosts::same_origin;
 use crate::map::{Counts, Mapper, Observed, Tally};
 use crate::reply::{Judged, Tests};
 use crate::spec::{Deletion, Order, Pass, Request, Since};
-use crate::walk::Cursor;
+use crate::walk::{Cursor, Turn};
 
 /// A page of contacts.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Page {
     pub crm_clock: Option<Micros>,
     /// Our clock just before the call.
     pub asked_at: Micros,
+    /// Where the next change pass begins, on the last page of a pass whose connector goes by delta tokens.
+    pub delta: Option<Json>,
 }
 
 /// Contacts fetched by id.
@@ -78,7 +82,17 @@ pub(super) struct Listing<'a> {
     pub items: &'a Expr,
     pub page: &'a crate::spec::Paging,
     pub tests: Tests<'a>,
+    pub from: From<'a>,
+}
+
+/// Where a listing begins.
+#[derive(Clone, Copy, Default)]
+pub(super) struct From<'a> {
     pub window: Option<(&'a Since, Window)>,
+    /// The token that the pass before ended with; it takes the place of the time.
+    pub token: Option<&'a Json>,
+    /// The token is the URL to call.
+    pub is_url: bool,
 }
 
 pub(super) struct Listed {
@@ -90,26 +104,48 @@ pub(super) struct Listed {
 impl Client {
     /// A page of all contacts. `cursor` is the `next` of the page before.
     pub async fn full_page(&self, cursor: Option<&Json>) -> CrmResult<Page> {
-        self.pass("contacts.full", &self.spec().contacts.full, None, cursor)
-            .await
+        let full = &self.spec().contacts.full;
+        // A change pass over all time.
+        let window = full.since.as_ref().map(|since| {
+            let window = Window {
+                since: Micros::ZERO,
+                until: self.clock.now().plus(DAY),
+            };
+            (since, window)
+        });
+        let from = From {
+            window,
+            ..From::default()
+        };
+        self.pass("contacts.full", full, from, cursor).await
     }
 
-    /// A page of what changed within a window. Keep the window for all its pages.
-    pub async fn changes_page(&self, window: Window, cursor: Option<&Json>) -> CrmResult<Page> {
+    /// A page of what changed within a window, or since a delta token. Keep both for all pages of a pass.
+    pub async fn changes_page(&self, window: Window, token: Option<&Json>, cursor: Option<&Json>) -> CrmResult<Page> {
         let changes = self
             .spec()
             .contacts
             .changes
             .as_ref()
             .ok_or_else(|| lacks("change passes"))?;
-        self.pass("contacts.changes", changes, Some(window), cursor).await
+        let delta = changes.cursor.delta();
+        let from = From {
+            window: changes.since.as_ref().map(|since| (since, window)),
+            token: token.filter(|_| delta.is_some()),
+            is_url: delta.is_some_and(|delta| delta.is_url),
+        };
+        if from.window.is_none() && from.token.is_none() {
+            let message = "a delta token is needed, and there is none";
+            return Err(CrmError::new(ErrorKind::CursorStuck, message));
+        }
+        self.pass("contacts.changes", changes, from, cursor).await
     }
 
     async fn pass(
         &self,
         operation: &'static str,
         pass: &Pass,
-        window: Option<Window>,
+        from: From<'_>,
         cursor: Option<&Json>,
     ) -> CrmResult<Page> {
         let listing = Listing {
@@ -122,14 +158,11 @@ impl Client {
                 denied: pass.denied.as_ref(),
                 ..Tests::default()
             },
-            window: pass.since.as_ref().zip(window),
+            from,
         };
         let mut listed = self.list(&listing, cursor).await?;
         if let Some(filter) = &pass.filter {
-            let times = listing
-                .window
-                .map(|(since, window)| window_values(since, window))
-                .unwrap_or_default();
+            let times = self.from_values(from);
             let mut kept = Vec::with_capacity(listed.items.len());
             for item in listed.items {
                 let mut names = vec![("item", item.clone()), ("conn", self.conn.clone())];
@@ -140,12 +173,25 @@ impl Client {
             }
             listed.items = kept;
         }
-        let mut page = self.map(&listed.items, &listed.answer);
+        let mut page = self.map(&listed.items, &listed.answer).await?;
         if pass.order == Order::Window {
             page.rows
                 .sort_by(|a, b| (a.updated, &a.contact.id).cmp(&(b.updated, &b.contact.id)));
         }
         page.next = listed.next;
+        if let (Order::Desc, Some((since, window))) = (pass.order, from.window) {
+            // Newest first: what is older than the mark has been read before, and so has all that follows.
+            let mark = since.lower(window.since, &self.zone);
+            let is_old = |row: &Observed| row.updated > Micros::ZERO && row.updated < mark;
+            if page.rows.iter().any(is_old) {
+                page.rows.retain(|row| !is_old(row));
+                page.next = None;
+            }
+        }
+        if let (Some(delta), None) = (pass.cursor.delta(), &page.next) {
+            let token = delta.token.eval(&listed.answer.scope).map_err(CrmError::expression)?;
+            page.delta = (!crate::expr::is_empty(&token)).then(|| to_json(&token));
+        }
         Ok(page)
     }
 
@@ -159,10 +205,7 @@ impl Client {
             .ok_or_else(|| lacks("fetches by id"))?;
         let mut many = Many::default();
         for chunk in ids.chunks(usize::try_from(get_many.max).unwrap_or(1)) {
-            let names = [
-                ("ids", value_of(&chunk)),
-                ("props", value_of(&self.spec().contacts.props)),
-            ];
+            let ids = [("ids", value_of(&chunk))];
             let tests = Tests {
                 ok: get_many.ok.as_ref(),
                 denied: get_many.denied.as_ref(),
@@ -173,11 +216,11 @@ impl Client {
                 operation,
                 request: &get_many.request,
                 tests,
-                names: &names,
+                names: &ids,
                 url: None,
             };
             let asked_at = self.clock.now();
-            let answer = match self.call(call).await {
+            let (items, answer) = match self.asked_rows(call, &get_many.items).await {
                 // Asked for one by its own address, a CRM says so by the status.
                 Err(error)
                     if error.kind == ErrorKind::Missing && chunk.len() == 1 && get_many.missing_means_deleted =>
@@ -190,8 +233,7 @@ impl Client {
                 }
                 answered => answered?,
             };
-            let items = self.items(&get_many.items, &answer)?;
-            let page = self.map(&items, &answer);
+            let page = self.map(&items, &answer).await?;
             if get_many.missing_means_deleted {
                 // A row that came is there, even if it could not be mapped.
                 let mapper = Mapper::new(self.spec(), self.conn.clone(), self.region, None);
@@ -233,7 +275,10 @@ impl Client {
             items: &list.items,
             page: &list.page,
             tests: Tests::default(),
-            window: list.since.as_ref().or(changes).map(|form| (form, window)),
+            from: From {
+                window: list.since.as_ref().or(changes).map(|form| (form, window)),
+                ..From::default()
+            },
         };
         let listed = self.list(&listing, cursor).await?;
         let wire = &self.spec().contacts.map.updated_as;
@@ -246,7 +291,7 @@ impl Client {
             };
             let at = text(&list.at)
                 .map_err(CrmError::expression)?
-                .and_then(|text| wire.parse_time(&text));
+                .and_then(|text| wire.parse_time_in(&text, &self.zone));
             let merged_into = text(&list.merged_into).map_err(CrmError::expression)?;
             deleted.push(Deleted {
                 id,
@@ -274,7 +319,7 @@ impl Client {
             items: &list.items,
             page: &list.page,
             tests: Tests::default(),
-            window: None,
+            from: From::default(),
         };
         let listed = self.list(&listing, cursor).await?;
         let mut ids = Vec::with_capacity(listed.items.len());
@@ -291,18 +336,14 @@ impl Client {
     }
 
     pub(super) async fn list(&self, listing: &Listing<'_>, cursor: Option<&Json>) -> CrmResult<Listed> {
+        let first = cursor.is_none();
         let cursor = Cursor::read(cursor)?;
-        let mut names = vec![
-            ("page", cursor.value(listing.page)),
-            ("props", value_of(&self.spec().contacts.props)),
-        ];
-        names.extend(
-            listing
-                .window
-                .map(|(since, window)| window_values(since, window))
-                .unwrap_or_default(),
-        );
-        let url = cursor.url()?;
+        let mut names = vec![("page", cursor.value(listing.page))];
+        names.extend(self.from_values(listing.from));
+        let mut url = cursor.url()?;
+        if let (true, true, Some(token)) = (first, listing.from.is_url, listing.from.token) {
+            url = Some(self.delta_url(token)?);
+        }
         let call = Call {
             operation: listing.operation,
             request: listing.request,
@@ -310,24 +351,81 @@ impl Client {
             names: &names,
             url: url.as_ref(),
         };
-        let answer = self.call(call).await?;
-        let items = self.items(listing.items, &answer)?;
+        let (items, answer) = self.asked_rows(call, listing.items).await?;
         let next = match answer.judged {
             Judged::Empty => None,
             Judged::Ok => cursor.advance(
                 listing.page,
-                &answer.scope,
-                &items,
-                &|item| self.item_scope(item),
-                &answer.called,
+                &Turn {
+                    reply: &answer.scope,
+                    headers: &answer.reply.headers,
+                    rows: &items,
+                    item_scope: &|item| self.item_scope(item),
+                    called: &answer.called,
+                },
             )?,
         };
         let next = next.map(|next| next.write()).transpose()?;
         Ok(Listed { items, next, answer })
     }
 
+    /// The rows of a call in whose request `props` stand: asked for in as many calls as the CRM needs for them.
+    async fn asked_rows(&self, call: Call<'_>, items: &Expr) -> CrmResult<(Vec<Value>, Answer)> {
+        let contacts = &self.spec().contacts;
+        let most = contacts.props_chunk.unwrap_or(usize::MAX).max(1);
+        let (some, others) = contacts.props.split_at(most.min(contacts.props.len()));
+        let asked = |props: &[String]| {
+            let mut names = call.names.to_vec();
+            names.push(("props", value_of(&props)));
+            names
+        };
+        let names = asked(some);
+        let answer = self.call(Call { names: &names, ..call }).await?;
+        let mut rows = self.items(items, &answer)?;
+        for more in others.chunks(most) {
+            if rows.is_empty() {
+                break;
+            }
+            let names = asked(more);
+            let answer = self.call(Call { names: &names, ..call }).await?;
+            let parts = self.items(items, &answer)?;
+            rows = self.joined(rows, &parts)?;
+        }
+        Ok((rows, answer))
+    }
+
+    /// Each row with its other fields. Rows that moved in between are no reason to empty fields: the page is read again.
+    fn joined(&self, rows: Vec<Value>, parts: &[Value]) -> CrmResult<Vec<Value>> {
+        let mapper = Mapper::new(self.spec(), self.conn.clone(), self.region, None);
+        let by_id: HashMap<String, &Value> = parts.iter().filter_map(|part| Some((mapper.id(part)?, part))).collect();
+        let join = |row: Value| {
+            let part = mapper.id(&row).and_then(|id| by_id.get(&id));
+            let part = part.ok_or_else(|| {
+                let message = "a row was gone before all of its fields were read";
+                CrmError::new(ErrorKind::Unavailable, message)
+            })?;
+            let mut whole = to_json(&row);
+            lay_over(&mut whole, to_json(part));
+            Ok(value_of(&whole))
+        };
+        rows.into_iter().map(join).collect()
+    }
+
+    /// A delta link is called with the account's credentials, so it lies where the CRM lies.
+    fn delta_url(&self, token: &Json) -> CrmResult<Url> {
+        let url = token.as_str().and_then(|token| self.base.join(token).ok());
+        let url = url.ok_or_else(|| CrmError::new(ErrorKind::CursorStuck, "the stored delta link is no URL"))?;
+        if !same_origin(&url, &self.base) {
+            return Err(CrmError::new(
+                ErrorKind::HostRefused,
+                "the delta link lies on another host",
+            ));
+        }
+        Ok(url)
+    }
+
     /// The rows of a reply. A reply without the list is no reply: an error page must never look like an empty CRM.
-    fn items(&self, items: &Expr, answer: &Answer) -> CrmResult<Vec<Value>> {
+    pub(super) fn items(&self, items: &Expr, answer: &Answer) -> CrmResult<Vec<Value>> {
         if answer.judged == Judged::Empty {
             return Ok(Vec::new());
         }
@@ -349,23 +447,39 @@ impl Client {
         Ok(rows.collect())
     }
 
-    fn map(&self, items: &[Value], answer: &Answer) -> Page {
+    async fn map(&self, items: &[Value], answer: &Answer) -> CrmResult<Page> {
         // The header counts whole seconds; rows may be stamped within the current one.
         let latest = answer
             .reply
             .clock
             .map(|clock| clock.plus(std::time::Duration::from_secs(1)));
-        let mapper = Mapper::new(self.spec(), self.conn.clone(), self.region, latest);
+        let looked_up = self.look_up(items).await?;
+        let mapper = Mapper::new(self.spec(), self.conn.clone(), self.region, latest).in_zone(self.zone.clone());
         let mut tally = Tally::default();
-        let rows = items.iter().filter_map(|item| mapper.map(item, &mut tally)).collect();
-        Page {
-            rows,
+        let rows = items.iter().zip(looked_up);
+        let rows = rows.filter_map(|(item, looked_up)| mapper.map(item, looked_up, &mut tally));
+        Ok(Page {
+            rows: rows.collect(),
             next: None,
             repairs: tally.repairs,
             dropped: tally.dropped,
             crm_clock: answer.reply.clock,
             asked_at: answer.asked_at,
+            delta: None,
+        })
+    }
+
+    /// `since` and `until`, for expressions.
+    fn from_values(&self, from: From<'_>) -> Vec<(&'static str, Value)> {
+        let mut names = Vec::new();
+        if let Some(token) = from.token {
+            names.push(("since", scope([("token", value_of(token))])));
+        } else if let Some((since, window)) = from.window {
+            let time = |time| scope(time_value(Some((&since.wire, &self.zone)), time));
+            names.push(("since", time(since.lower(window.since, &self.zone))));
+            names.push(("until", time(since.upper(window.until, &self.zone))));
         }
+        names
     }
 
     pub(super) fn item_scope(&self, item: &Value) -> Value {
@@ -373,11 +487,18 @@ impl Client {
     }
 }
 
-fn window_values(since: &Since, window: Window) -> Vec<(&'static str, Value)> {
-    vec![
-        ("since", time_value(&since.wire, since.lower(window.since), true)),
-        ("until", time_value(&since.wire, since.upper(window.until), true)),
-    ]
+const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// Objects are joined field by field; anything else gives way.
+fn lay_over(whole: &mut Json, part: Json) {
+    match (whole, part) {
+        (Json::Object(whole), Json::Object(part)) => {
+            for (key, value) in part {
+                lay_over(whole.entry(key).or_insert(Json::Null), value);
+            }
+        }
+        (whole, part) => *whole = part,
+    }
 }
 
 pub(super) fn lacks(what: &str) -> CrmError {

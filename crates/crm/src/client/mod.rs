@@ -5,15 +5,18 @@ mod agents;
 mod check;
 mod interactions;
 mod listing;
+mod lookups;
 pub(crate) mod prepare;
 mod session;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contacts::ledger::Charge;
 use contacts::{Clock, ErrorKind, Micros};
+use jiff::tz::TimeZone;
 use minijinja::Value;
 use secrecy::SecretString;
 use url::Url;
@@ -25,8 +28,10 @@ use crate::http::{Http, Prepared};
 use crate::map::Region;
 use crate::mint::Mint;
 use crate::pacer::{Pacer, Slot};
-use crate::reply::{Judged, Reply, Tests, holds, judge};
-use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec};
+use crate::reply::{Judged, Reply, Tests, cost, holds, judge};
+use crate::spec::{AuthSpec, FieldSource, FieldType, Request, Spec, zone};
+
+use self::lookups::LookedUp;
 
 pub use actions::{Deed, Done};
 pub use agents::AgentsPage;
@@ -63,11 +68,33 @@ pub struct Client {
     conn: Value,
     base: Url,
     region: Option<Region>,
+    /// The CRM's time zone, where its forms of time do not say it.
+    zone: TimeZone,
+    looked_up: LookedUp,
     secrets: Vec<String>,
     session: session::Store,
     mint: Arc<Mint>,
     mint_key: String,
+    watch: Option<Watch>,
 }
+
+/// A call that was sent, for people: no secret of the account is in it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub operation: &'static str,
+    pub method: http::Method,
+    pub url: String,
+    /// `None`: no reply came.
+    pub status: Option<u16>,
+    /// Length of the reply's body.
+    pub bytes: usize,
+    pub took: Duration,
+    /// Units of each limit that it was charged to.
+    pub cost: Vec<(String, u32)>,
+}
+
+/// Is told of every call of a client, whatever came of it.
+pub type Watch = Arc<dyn Fn(Sent) + Send + Sync>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -145,11 +172,23 @@ impl Client {
                 )
             })?),
         };
+        let tz = spec
+            .contacts
+            .changes
+            .as_ref()
+            .and_then(|changes| changes.since.as_ref()?.tz.as_ref());
+        let zone = match tz {
+            Some(tz) => zone(tz, &scope([("conn", conn.clone())]))?,
+            None => TimeZone::UTC,
+        };
         Ok(Client {
             http,
             pacer,
+            zone,
+            looked_up: LookedUp::default(),
             mint: Arc::new(Mint::alone(clock.clone())),
             mint_key: String::new(),
+            watch: None,
             clock,
             conn,
             base,
@@ -165,6 +204,11 @@ impl Client {
     pub fn with_mint(mut self, mint: Arc<Mint>, key: impl Into<String>) -> Client {
         self.mint = mint;
         self.mint_key = key.into();
+        self
+    }
+
+    pub fn watched(mut self, watch: Watch) -> Client {
+        self.watch = Some(watch);
         self
     }
 
@@ -250,7 +294,7 @@ impl Client {
         )?;
         self.http.check(&prepared.url, &spec.connection.hosts)?;
 
-        let charges = self.connector.charges(call.operation, &self.conn)?;
+        let charges = self.connector.charges(call.operation, &self.conn, self.clock.now())?;
         let slot = self.pacer.slot(&charges).await?;
         Ok(Ready {
             prepared,
@@ -267,9 +311,23 @@ impl Client {
             slot,
         } = ready;
         let mut names = self.names(session);
-        let called = prepared.url.clone();
+        let (called, method) = (prepared.url.clone(), prepared.method.clone());
         let asked_at = self.clock.now();
         let sent = self.http.send(prepared).await;
+        if let Some(watch) = &self.watch {
+            watch(Sent {
+                operation: call.operation,
+                method,
+                url: self.scrub(called.as_str(), session),
+                status: sent.as_ref().ok().map(|reply| reply.status),
+                bytes: sent.as_ref().map_or(0, |reply| reply.body.len()),
+                took: self.clock.now().since(asked_at),
+                cost: charges
+                    .iter()
+                    .map(|charge| (charge.limit.name.clone(), charge.cost))
+                    .collect(),
+            });
+        }
         match &sent {
             // The host was refused on the way: nothing was sent.
             Err(error) if error.kind == ErrorKind::HostRefused => self.pacer.give_back(slot).await,
@@ -285,6 +343,10 @@ impl Client {
         names.push(("response", reply.value.clone()));
         let scope = scope(names);
 
+        if let Some(cost) = cost(spec, &reply, &scope) {
+            let noted = self.pacer.really_cost(&charges, cost).await;
+            noted.map_err(|error| replied(error, status))?;
+        }
         let settings = &self.http.settings;
         for none_left in holds(spec, &reply, &scope, settings, now) {
             let noted = self.pacer.none_left(&none_left, &charges, asked_at).await;

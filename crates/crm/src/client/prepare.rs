@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use contacts::{ErrorKind, Micros};
 use http::{HeaderMap, HeaderValue, header};
+use jiff::tz::TimeZone;
 use minijinja::Value;
 use url::{Url, form_urlencoded};
 
@@ -14,20 +15,18 @@ use crate::spec::{AuthSpec, Body, Request, Spec, Wire};
 
 /// `now`, for expressions.
 pub(crate) fn now_value(now: Micros) -> Value {
-    time_value(&Wire::Iso, now, false)
+    scope(time_value(None, now))
 }
 
-/// A time for expressions: `epoch_s`, `epoch_ms`, `iso`, and `wire` as the connector declares it.
-pub(crate) fn time_value(wire: &Wire, time: Micros, with_wire: bool) -> Value {
+/// A time for expressions: `epoch_s`, `epoch_ms`, `iso`, and `wire` as the connector declares it, in the CRM's time zone.
+pub(crate) fn time_value(wire: Option<(&Wire, &TimeZone)>, time: Micros) -> Vec<(&'static str, Value)> {
     let mut names = vec![
         ("epoch_s", Value::from(time.0 / 1_000_000)),
         ("epoch_ms", Value::from(time.millis())),
         ("iso", value_of(&Wire::Iso.write(time))),
     ];
-    if with_wire {
-        names.push(("wire", value_of(&wire.write(time))));
-    }
-    scope(names)
+    names.extend(wire.map(|(wire, zone)| ("wire", value_of(&wire.write_in(time, zone)))));
+    names
 }
 
 /// The rendered base URL. Parts of it that come from outside may only be what belongs into a host, a site or a path

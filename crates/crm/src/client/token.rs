@@ -68,7 +68,7 @@ impl Client {
         self.http.check(&url, &spec.connection.hosts)?;
         let prepared = self.token_request(oauth, grant, url, &scope(names))?;
 
-        let charges = self.connector.charges(OPERATION, &self.conn)?;
+        let charges = self.connector.charges(OPERATION, &self.conn, self.clock.now())?;
         let slot = self.pacer.slot(&charges).await?;
         let asked_at = self.clock.now();
         let sent = self.http.send(prepared).await;

@@ -9,9 +9,11 @@ mod text;
 use std::collections::BTreeMap;
 
 use contacts::{Contact, Micros};
+use jiff::tz::TimeZone;
 use minijinja::Value;
+use minijinja::value::merge_maps;
 
-use crate::expr::{Expr, ExprError, scope, to_text};
+use crate::expr::{Expr, ExprError, scope, to_text, value_of};
 use crate::spec::{Deletion, Mapping, Spec};
 
 pub(crate) use agent::agent;
@@ -47,6 +49,8 @@ pub struct Observed {
     pub updated: Micros,
     /// The row says itself that it is archived or deleted.
     pub removed: bool,
+    /// The contact is there, but not one that the integration wants.
+    pub unwanted: bool,
     /// Ids of records that were merged into this one.
     pub aliases: Vec<String>,
 }
@@ -55,8 +59,11 @@ pub struct Observed {
 pub(crate) struct Mapper<'a> {
     map: &'a Mapping,
     flags: Vec<&'a Expr>,
+    /// Rows of the delta stream that say what is gone, and where its id stands.
+    gone: Vec<(&'a Expr, Option<&'a Expr>)>,
     conn: Value,
     region: Option<Region>,
+    zone: TimeZone,
     /// No row is newer than this: the CRM's clock, where it is known.
     latest: Option<Micros>,
 }
@@ -78,19 +85,38 @@ impl<'a> Mapper<'a> {
             }
         };
         let flags = spec.contacts.deleted.iter().filter_map(flag).collect();
+        let gone = |deletion: &'a Deletion| match deletion {
+            Deletion::Delta { when, id } => Some((when, id.as_ref())),
+            _ => None,
+        };
+        let gone = spec.contacts.deleted.iter().filter_map(gone).collect();
         Mapper {
             map: &spec.contacts.map,
             flags,
+            gone,
             conn,
             region,
+            zone: TimeZone::UTC,
             latest,
         }
     }
 
-    /// `None` for a row that cannot become a contact; the reason is counted.
-    pub fn map(&self, item: &Value, tally: &mut Tally) -> Option<Observed> {
+    /// The CRM's time zone, where its forms of time do not say it.
+    pub fn in_zone(mut self, zone: TimeZone) -> Mapper<'a> {
+        self.zone = zone;
+        self
+    }
+
+    /// `None` for a row that cannot become a contact; the reason is counted. `looked_up`: what other records say of it.
+    pub fn map(&self, item: &Value, looked_up: Value, tally: &mut Tally) -> Option<Observed> {
         let base = scope([("item", item.clone()), ("conn", self.conn.clone())]);
-        let found = self.with_lets(item).and_then(|names| self.map_in(&base, &names, tally));
+        let found = match self.gone(&base) {
+            Ok(Some(id)) => Ok(self.tombstone(id, tally)),
+            Ok(None) => self
+                .with_lets(item, looked_up)
+                .and_then(|names| self.map_in(&base, &names, tally)),
+            Err(error) => Err(error),
+        };
         match found {
             Ok(observed) => observed,
             Err(_) => {
@@ -100,9 +126,37 @@ impl<'a> Mapper<'a> {
         }
     }
 
+    /// The id of what a row of the delta stream says is gone; empty if it has none.
+    fn gone(&self, base: &Value) -> Result<Option<String>, ExprError> {
+        for (when, id) in &self.gone {
+            if when.is_true(base)? {
+                let id = id.unwrap_or(&self.map.id).text_of(base)?;
+                return Ok(Some(id.unwrap_or_default().trim().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn tombstone(&self, id: String, tally: &mut Tally) -> Option<Observed> {
+        if id.is_empty() || id.chars().count() > LONGEST_ID {
+            tally.dropped(if id.is_empty() { "no_id" } else { "id_too_long" });
+            return None;
+        }
+        Some(Observed {
+            contact: Contact {
+                id,
+                ..Contact::default()
+            },
+            updated: Micros::ZERO,
+            removed: true,
+            unwanted: false,
+            aliases: Vec::new(),
+        })
+    }
+
     /// The id of a row alone.
     pub fn id(&self, item: &Value) -> Option<String> {
-        let names = self.with_lets(item).ok()?;
+        let names = self.with_lets(item, Value::UNDEFINED).ok()?;
         self.map
             .id
             .text_of(&names)
@@ -111,9 +165,13 @@ impl<'a> Mapper<'a> {
             .map(|id| id.trim().to_owned())
     }
 
-    fn with_lets(&self, item: &Value) -> Result<Value, ExprError> {
-        let base = scope([("item", item.clone()), ("conn", self.conn.clone())]);
-        let mut names = vec![("item", item.clone()), ("conn", self.conn.clone())];
+    fn with_lets(&self, item: &Value, looked_up: Value) -> Result<Value, ExprError> {
+        let mut names = vec![
+            ("item", item.clone()),
+            ("conn", self.conn.clone()),
+            ("lookup", looked_up),
+        ];
+        let base = scope(names.clone());
         for (name, expr) in &self.map.lets {
             names.push((name.as_str(), expr.eval(&base)?));
         }
@@ -172,10 +230,21 @@ impl<'a> Mapper<'a> {
         let mut aliases: Vec<String> = texts(&self.map.aliases)?;
         aliases.retain(|alias| *alias != contact.id);
         aliases.truncate(LONGEST_LIST);
+        let unwanted = match &self.map.filter {
+            Some(filter) if !removed => {
+                let contact = [("contact", value_of(&contact))];
+                !filter.is_true(&merge_maps([scope(contact), names.clone()]))?
+            }
+            _ => false,
+        };
+        if unwanted {
+            tally.dropped("unwanted");
+        }
         Ok(Some(Observed {
             contact,
             updated,
             removed,
+            unwanted,
             aliases,
         }))
     }
@@ -188,7 +257,7 @@ impl<'a> Mapper<'a> {
         let Some(text) = to_text(&expr.eval(names)?) else {
             return Ok(Micros::ZERO);
         };
-        let Some(updated) = self.map.updated_as.parse_time(&text) else {
+        let Some(updated) = self.map.updated_as.parse_time_in(&text, &self.zone) else {
             tally.repaired("time_unreadable");
             return Ok(Micros::ZERO);
         };

@@ -11,8 +11,8 @@ use crate::load::Table;
 pub struct ContactsSpec {
     /// Names of the fields to ask for: `props` in requests.
     pub props: Vec<String>,
-    /// Most of them that one request takes (Zoho: 50).
-    pub props_chunk: Option<u64>,
+    /// Most of them that one request takes (Zoho: 50); more are asked for in as many requests, joined by id.
+    pub props_chunk: Option<usize>,
     pub full: Pass,
     pub changes: Option<Pass>,
     pub get_many: Option<GetMany>,
@@ -55,10 +55,27 @@ pub enum Order {
 pub enum Cursor {
     Time,
     /// An opaque token with a lifetime, and a full pass when it is over (Dataverse, Zendesk).
-    Delta {
-        token: Expr,
-        lifetime: Option<Duration>,
-    },
+    Delta(Delta),
+}
+
+/// `cursor = { kind = "delta", … }`
+#[derive(Debug)]
+pub struct Delta {
+    /// Where the last page of a pass has the token of the next one.
+    pub token: Expr,
+    /// The token is the URL to be called (Dataverse's delta link); else it is `since.token` in the request.
+    pub is_url: bool,
+    /// How long the CRM knows it.
+    pub lifetime: Option<Duration>,
+}
+
+impl Cursor {
+    pub fn delta(&self) -> Option<&Delta> {
+        match self {
+            Cursor::Delta(delta) => Some(delta),
+            Cursor::Time => None,
+        }
+    }
 }
 
 /// `[contacts.get_many]`
@@ -81,8 +98,8 @@ pub enum Deletion {
     Flag { when: Expr },
     /// A listing of what is gone.
     List(Box<DeletedList>),
-    /// The delta stream says so.
-    Delta,
+    /// A row of the delta stream says so.
+    Delta { when: Expr, id: Option<Expr> },
     /// Only webhooks do.
     Event,
     /// Nothing does: compare with a listing of all ids.
@@ -113,12 +130,19 @@ pub struct IdList {
 /// `[[contacts.lookups]]`: a second request joined by key and remembered (company names).
 #[derive(Debug)]
 pub struct Lookup {
+    /// `lookup.NAME` in the mapping.
     pub name: String,
+    /// The key in a contact's row.
+    pub of: Expr,
     pub request: Request,
     pub items: Expr,
+    /// The key and the value in a row that was looked up.
     pub key: Expr,
     pub value: Expr,
-    pub keep: Option<Duration>,
+    /// Keys that one request takes.
+    pub max: usize,
+    /// How long a value is believed.
+    pub keep: Duration,
 }
 
 impl ContactsSpec {
@@ -130,15 +154,17 @@ impl ContactsSpec {
             .map(|(name, _)| name)
             .collect();
         let props_chunk = table.number("props_chunk", 1..=10_000);
-        if props_chunk.is_some() {
-            table.not_run_yet("props_chunk", "`contacts.props_chunk`");
-        }
-        let full = table
-            .need_table("full")
-            .and_then(|full| Pass::read(full, vocabulary, false));
+        let props_chunk = props_chunk.and_then(|most| usize::try_from(most).ok());
         let changes = table
             .table("changes")
             .and_then(|changes| Pass::read(changes, vocabulary, true));
+        let full = table.need_table("full").and_then(|full| match full.has("same_as") {
+            true => read_same_as(full, &table, vocabulary),
+            false => Pass::read(full, vocabulary, false),
+        });
+        if let (Some(full), Some(changes)) = (&full, &changes) {
+            check_delta(&table, full, changes);
+        }
         let get_many = table
             .table("get_many")
             .and_then(|get_many| GetMany::read(get_many, vocabulary));
@@ -152,16 +178,19 @@ impl ContactsSpec {
             .into_iter()
             .filter_map(|lookup| Lookup::read(lookup, vocabulary))
             .collect();
-        if !lookups.is_empty() {
-            table.not_run_yet("lookups", "`contacts.lookups`");
+        for (i, lookup) in lookups.iter().enumerate() {
+            if lookups[..i].iter().any(|other| other.name == lookup.name) {
+                table.problem("lookups", format!("two lookups are called `{}`", lookup.name), None);
+            }
         }
+        let looked_up = lookups.iter().map(|lookup| lookup.name.clone()).collect();
         let wire = changes
             .as_ref()
             .and_then(|changes| changes.since.as_ref())
             .map(|since| since.wire.clone());
         let map = table
             .need_table("map")
-            .and_then(|map| Mapping::read(map, vocabulary, wire));
+            .and_then(|map| Mapping::read(map, vocabulary, looked_up, wire));
         if table.has("changes") && map.as_ref().is_some_and(|map| map.updated.is_none()) {
             table.problem(
                 "map",
@@ -191,14 +220,31 @@ fn read_page(table: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Paging> {
     }
 }
 
+/// `[contacts.full] same_as = "contacts.changes"`: the change pass over all time is the full pass.
+fn read_same_as(full: Table<'_, '_>, contacts: &Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Pass> {
+    let same = full.choice("same_as", &[("contacts.changes", ())]);
+    if !contacts.has("changes") {
+        full.problem("same_as", "there is no `contacts.changes`", None);
+    }
+    full.finish();
+    same?;
+    let mut pass = contacts
+        .table("changes")
+        .and_then(|changes| Pass::read(changes, vocabulary, true))?;
+    pass.order = Order::None;
+    Some(pass)
+}
+
+/// A delta stream needs a beginning: the token of a full pass, or a time.
+fn check_delta(table: &Table<'_, '_>, full: &Pass, changes: &Pass) {
+    if let (Some(_), None, None) = (changes.cursor.delta(), full.cursor.delta(), &changes.since) {
+        let hint = "give `contacts.full.cursor` too, or `contacts.changes.since` to begin with a time";
+        table.problem("changes", "nothing gives the first delta token", Some(hint));
+    }
+}
+
 impl Pass {
     fn read(table: Table<'_, '_>, vocabulary: &Vocabulary, changes: bool) -> Option<Pass> {
-        if table.has("same_as") {
-            table.not_run_yet("same_as", "`same_as`");
-            table.text("same_as");
-            table.finish();
-            return None;
-        }
         let names = if changes {
             vocabulary.windowed()
         } else {
@@ -220,14 +266,15 @@ impl Pass {
                 ],
             )
             .unwrap_or(if changes { Order::Window } else { Order::None });
-        if order == Order::Desc {
-            table.not_run_yet("order", "the order `desc`");
+        if order == Order::Desc && !changes {
+            table.problem("order", "a full pass has no mark to stop at", Some("leave `order` out"));
         }
         let cursor = table
             .table("cursor")
             .map_or(Some(Cursor::Time), |cursor| read_cursor(cursor, vocabulary));
-        let since = table.table("since").and_then(Since::read);
-        if changes && !table.has("since") {
+        let since = table.table("since").and_then(|since| Since::read(since, vocabulary));
+        let delta = matches!(cursor, Some(Cursor::Delta(_)));
+        if changes && !delta && !table.has("since") {
             table.problem(
                 "since",
                 format!("`{}.since` is missing", table.path),
@@ -244,7 +291,7 @@ impl Pass {
             table.expr("denied", &vocabulary.reply()),
         );
         table.finish();
-        if changes {
+        if changes && !delta {
             since.as_ref()?;
         }
         Some(Pass {
@@ -281,10 +328,16 @@ fn read_cursor(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Cursor> 
     let cursor = match table.need_choice("kind", &[("time", Word::Time), ("delta", Word::Delta)])? {
         Word::Time => Some(Cursor::Time),
         Word::Delta => {
-            table.not_run_yet("kind", "cursor kind `delta`");
             let token = table.need_expr("token", &vocabulary.reply());
+            let is_url = table.boolean("is_url").unwrap_or(false);
             let lifetime = table.duration("lifetime");
-            token.map(|token| Cursor::Delta { token, lifetime })
+            token.map(|token| {
+                Cursor::Delta(Delta {
+                    token,
+                    is_url,
+                    lifetime,
+                })
+            })
         }
     };
     table.finish();
@@ -363,7 +416,7 @@ impl Deletion {
             }),
             Mode::List => {
                 let listed = listing(&vocabulary.windowed());
-                let since = table.table("since").and_then(Since::read);
+                let since = table.table("since").and_then(|since| Since::read(since, vocabulary));
                 let (at, merged_into) = (table.expr("at", &item), table.expr("merged_into", &item));
                 let (request, items, page, id) = listed?;
                 Some(Deletion::List(Box::new(DeletedList {
@@ -377,8 +430,8 @@ impl Deletion {
                 })))
             }
             Mode::Delta => {
-                table.not_run_yet("mode", "deletion mode `delta`");
-                Some(Deletion::Delta)
+                let (when, id) = (table.need_expr("when", &item), table.expr("id", &item));
+                Some(Deletion::Delta { when: when?, id })
             }
             Mode::Event => Some(Deletion::Event),
             Mode::Reconcile => {
@@ -402,7 +455,15 @@ impl Deletion {
 impl Lookup {
     fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Lookup> {
         let names = vocabulary.call().with("keys", Attributes::Plain);
-        let name = table.need_text("as");
+        let name = table.need_text("as").filter(|name| {
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let good = !name.is_empty() && name.chars().all(legal);
+            if !good {
+                table.problem("as", format!("`{name}` cannot be a name"), Some("a-z, 0-9 and _"));
+            }
+            good
+        });
+        let of = table.need_expr("of", &vocabulary.item());
         let request = table
             .need_table("request")
             .and_then(|request| Request::read(request, &names));
@@ -411,15 +472,21 @@ impl Lookup {
             table.need_expr("key", &vocabulary.item()),
             table.need_expr("value", &vocabulary.item()),
         );
-        let keep = table.duration("keep");
+        let max = table.number("max", 1..=1_000).unwrap_or(1);
+        let keep = table.duration("keep").unwrap_or(KEEP);
         table.finish();
         Some(Lookup {
             name: name?,
+            of: of?,
             request: request?,
             items: items?,
             key: key?,
             value: value?,
+            max: usize::try_from(max).unwrap_or(1),
             keep,
         })
     }
 }
+
+/// A looked-up value is asked for again after this time where the file says nothing.
+const KEEP: Duration = Duration::from_secs(3_600);

@@ -29,17 +29,28 @@ pub struct Mapping {
     pub url: Option<Expr>,
     /// Ids of records that were merged into this one.
     pub aliases: Option<Expr>,
+    /// Which contacts an integration wants; never from the connector's file.
+    pub filter: Option<Expr>,
 }
 
 impl Mapping {
-    pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary, wire: Option<Wire>) -> Option<Mapping> {
+    /// `looked_up`: the names of the lookups, `lookup.NAME`.
+    pub(super) fn read(
+        table: Table<'_, '_>,
+        vocabulary: &Vocabulary,
+        looked_up: Vec<String>,
+        wire: Option<Wire>,
+    ) -> Option<Mapping> {
+        let item = vocabulary.item_with(looked_up);
         let lets = table
             .table("let")
-            .map_or_else(BTreeMap::new, |lets| super::named_exprs(lets, &vocabulary.item()));
-        let names = lets.keys().fold(vocabulary.item(), |names, name| {
-            names.with(name.clone(), Attributes::Any)
-        });
-        let reserved = lets.keys().find(|name| matches!(name.as_str(), "item" | "conn"));
+            .map_or_else(BTreeMap::new, |lets| super::named_exprs(lets, &item));
+        let names = lets
+            .keys()
+            .fold(item, |names, name| names.with(name.clone(), Attributes::Any));
+        let reserved = lets
+            .keys()
+            .find(|name| matches!(name.as_str(), "item" | "conn" | "lookup"));
         if let Some(name) = reserved {
             table.problem("let", format!("`{name}` is taken"), None);
         }
@@ -79,6 +90,7 @@ impl Mapping {
             twitter,
             url,
             aliases,
+            filter: None,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The vocabulary of connector files: one type for everything that the CRMs studied need, read from the parsed TOML with
 //! all expressions compiled. What the engine does not run yet is refused here by name, so a file that loads can run.
 
+mod adjust;
 mod auth;
 mod connection;
 mod contacts;
@@ -18,9 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::expr::{Attributes, Names};
 use crate::load::{Reader, Table};
 
+pub(crate) use adjust::adjust;
+
+pub use adjust::Adjustments;
 pub use auth::{AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
-pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, GetMany, IdList, Lookup, Order, Pass};
+pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, Delta, GetMany, IdList, Lookup, Order, Pass};
 pub use mapping::Mapping;
 pub use operations::{
     Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, PRIORITIES, STATUSES, Step,
@@ -29,6 +33,7 @@ pub use pacing::{LimitKind, LimitScope, LimitSpec, Maximum, Remaining, Reset, Si
 pub use paging::{AtCap, Paging, PagingKind, Stop};
 pub use replies::{Replies, Rule, Verdict};
 pub use request::{Body, Request};
+pub(crate) use times::zone;
 pub use times::{Since, Wire};
 pub use webhook::{
     Challenge, Decode, Encoding, Events, HashKind, HookScope, Part, Subscribe, Timestamp, TimestampUnit, Verify,
@@ -44,6 +49,7 @@ pub const OPERATIONS: &[&str] = &[
     "contacts.get_many",
     "contacts.deleted",
     "contacts.ids",
+    "contacts.lookups",
     "agents",
     "interactions",
     "actions",
@@ -257,8 +263,9 @@ impl Vocabulary {
 
     /// In a request that has a time window.
     pub(crate) fn windowed(&self) -> Names {
-        let time = || Attributes::only(["wire", "epoch_s", "epoch_ms", "iso"]);
-        self.paged().with("since", time()).with("until", time())
+        let since = Attributes::only(["wire", "epoch_s", "epoch_ms", "iso", "token"]);
+        let until = Attributes::only(["wire", "epoch_s", "epoch_ms", "iso"]);
+        self.paged().with("since", since).with("until", until)
     }
 
     /// In tests on a reply. No secrets: what is learned is stored and logged.
@@ -271,6 +278,15 @@ impl Vocabulary {
             names
         } else {
             names.with("session", self.session_attributes())
+        }
+    }
+
+    /// In the mapping of one contact's row, with the names of what is looked up for it.
+    pub(crate) fn item_with(&self, looked_up: impl IntoIterator<Item = String>) -> Names {
+        let mut looked_up = looked_up.into_iter().peekable();
+        match looked_up.peek() {
+            Some(_) => self.item().with("lookup", Attributes::only(looked_up)),
+            None => self.item(),
         }
     }
 

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contacts::Micros;
 use http::HeaderName;
+use jiff::Timestamp;
+use minijinja::Value;
 use regex::Regex;
 
+use super::times::zone;
 use super::{OPERATIONS, Vocabulary};
+use crate::error::CrmResult;
 use crate::expr::{Expr, Template};
 use crate::load::{Table, suggest};
 
@@ -19,6 +24,8 @@ pub struct LimitSpec {
     /// Part of `max` that is ours; the rest is left to the customer's other applications.
     pub share: f64,
     pub scope: LimitScope,
+    /// The time zone of a quota that turns at the account's midnight.
+    pub tz: Option<Template>,
     /// Operations it counts; empty: all but `except`.
     pub only: Vec<String>,
     pub except: Vec<String>,
@@ -114,6 +121,8 @@ pub struct Remaining {
     pub reserve: u64,
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 #[derive(Clone, Copy)]
 enum Word {
     Window,
@@ -157,8 +166,30 @@ impl LimitSpec {
         if window.is_some_and(|window| window.is_zero() || window > Duration::from_secs(90 * 86_400)) {
             table.problem("window", "`window` must lie between 1ms and 90d", None);
         }
-        if matches!(reset, Some(Reset::Rolling | Reset::AccountMidnight)) {
-            table.not_run_yet("reset", "a quota reset other than `utc`");
+        let tz = super::times::read_zone(&table, vocabulary);
+        match (reset, table.has("tz")) {
+            (Some(Reset::AccountMidnight), false) => {
+                let hint = "an IANA name such as Europe/Lisbon, or ${conn.NAME} that the check learns";
+                table.problem(
+                    "reset",
+                    "nothing says whose midnight it is: `tz` is missing",
+                    Some(hint),
+                );
+            }
+            (Some(Reset::AccountMidnight), true) if window.is_some_and(|window| window != DAY) => {
+                table.problem("window", "a quota that turns at midnight is one of \"1d\"", None);
+            }
+            (None | Some(Reset::Utc | Reset::Rolling), true) => {
+                table.problem(
+                    "tz",
+                    "only a quota with `reset = \"account_midnight\"` has a time zone",
+                    None,
+                );
+            }
+            _ => {}
+        }
+        if reset.is_some() && !matches!(word, Some(Word::Quota)) {
+            table.problem("reset", "only a quota turns", None);
         }
         let kind = word.and_then(|word| match word {
             Word::Window => Some(LimitKind::Window { length: window? }),
@@ -193,10 +224,26 @@ impl LimitSpec {
             max: max?,
             share,
             scope: scope.unwrap_or(LimitScope::Account),
+            tz,
             only,
             except,
             cost,
         })
+    }
+
+    /// How far past midnight UTC a day of the quota begins: at midnight of the account's time zone, as it is now. Summer time
+    /// moves it by an hour on two days of the year. `names` holds `conn`.
+    pub(crate) fn offset(&self, names: &Value, now: Micros) -> CrmResult<Duration> {
+        let (LimitKind::Quota { .. }, Some(tz)) = (self.kind, &self.tz) else {
+            return Ok(Duration::ZERO);
+        };
+        let zone = zone(tz, names)?;
+        let stamp = i64::try_from(now.0)
+            .ok()
+            .and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        let east = stamp.map_or(0, |stamp| i64::from(zone.to_offset(stamp).seconds()));
+        let day = i64::try_from(DAY.as_secs()).unwrap_or(i64::MAX);
+        Ok(Duration::from_secs((-east).rem_euclid(day).unsigned_abs()))
     }
 
     /// What one call of `operation` costs; 0 if it is not counted.
@@ -263,9 +310,6 @@ impl Throttle {
             .filter_map(|remaining| Remaining::read(remaining, vocabulary, limits))
             .collect();
         let used = table.table("used").and_then(|signal| Signal::read(signal, vocabulary));
-        if used.is_some() {
-            table.not_run_yet("used", "`throttle.used`");
-        }
         let throttle = Throttle {
             when: table.expr("when", &names),
             quota_when: table.expr("quota_when", &names),

@@ -62,9 +62,6 @@ impl Replies {
                     ("permanent", Verdict::Permanent),
                 ],
             );
-            if verdict == Some(Verdict::GoneToken) {
-                rule.not_run_yet("as", "the verdict `gone_token`");
-            }
             rule.finish();
             if let (Some(when), Some(verdict)) = (when, verdict) {
                 rules.push(Rule { when, verdict });

@@ -95,7 +95,7 @@ async fn windows_are_widened_to_the_precision_of_the_crm() {
                 until: since.plus(Duration::from_secs(1)),
             };
             client(load(&source), &origin)
-                .changes_page(window, None)
+                .changes_page(window, None, None)
                 .await
                 .expect("a page");
             seen.lock().unwrap().clone()

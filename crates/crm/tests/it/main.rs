@@ -1,8 +1,11 @@
 //! The connector engine against small servers of its own: no network, no services.
 
+mod adjusted;
 mod calls;
+mod capabilities;
 mod declared;
 mod faults;
+mod fetching;
 mod fixtures;
 mod identity;
 mod language;

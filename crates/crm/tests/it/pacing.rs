@@ -46,6 +46,10 @@ impl Budgets for Memory {
         self.with(|budget| budget.give_back(lease, slots, now))
     }
 
+    async fn cost_more(&self, _: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
+        self.with(|budget| budget.cost_more(limit, extra, now))
+    }
+
     async fn hold(&self, _: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
         self.with(|budget| budget.hold(limit, until, quota))
     }
@@ -242,4 +246,55 @@ async fn a_token_call_is_charged_unless_the_file_says_otherwise() {
             ),
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_call_has_really_cost_is_charged_when_the_crm_tells() {
+    let memory = Arc::new(Memory::default());
+    let handler = || async { ([("x-used", "4")], Json(json!({ "results": [] }))) };
+    let origin = serve(Router::new().route("/contacts", get(handler))).await;
+    let limits = "[throttle]\nused = { header = \"x-used\" }\n\
+                  [[limits]]\nname = \"day\"\nkind = \"quota\"\nwindow = \"1d\"\nreset = \"rolling\"\nmax = 10\n";
+    let client = client(&source(limits), &origin, pacer(&memory, Class::Bulk, Duration::ZERO));
+    let mut calls = 0;
+    let error = loop {
+        match client.full_page(None).await {
+            Ok(_) => calls += 1,
+            Err(error) => break error,
+        }
+    };
+    // Taken for one each; the third call is let in with two left, and costs four.
+    assert_eq!(calls, 3);
+    let ErrorKind::Quota { until } = error.kind else {
+        panic!("{error}");
+    };
+    let wait = until.since(contacts::Clock::now(&SystemClock));
+    assert!(
+        wait > Duration::from_secs(23 * 3_600),
+        "it comes back a day after it was spent, not in {wait:?}"
+    );
+}
+
+#[test]
+fn a_quota_of_the_account_turns_at_its_own_midnight() {
+    let limits = "[[limits]]\nname = \"day\"\nkind = \"quota\"\nwindow = \"1d\"\nreset = \"account_midnight\"\ntz = \"${conn.plan}\"\nmax = 10\n";
+    let connector = load(&source(limits));
+    let offset = |zone: &str, at: &str| {
+        let fields = crate::support::fields(&[("plan", zone)]);
+        let now = contacts::Micros::parse(at).expect("a time");
+        match connector.limits(&fields, now).expect("the limits")[0].kind {
+            contacts::ledger::LimitKind::Quota { offset, .. } => offset.as_secs() / 3_600,
+            kind => panic!("{kind:?}"),
+        }
+    };
+    assert_eq!(
+        offset("America/New_York", "2026-01-15T12:00:00Z"),
+        5,
+        "midnight there is five in the morning UTC"
+    );
+    assert_eq!(offset("America/New_York", "2026-07-15T12:00:00Z"), 4);
+    assert_eq!(offset("Asia/Tokyo", "2026-01-15T12:00:00Z"), 15);
+    assert_eq!(offset("", "2026-01-15T12:00:00Z"), 0, "before the check has learned it");
+    let fields = crate::support::fields(&[("plan", "Mars/Olympus")]);
+    assert!(connector.limits(&fields, contacts::Micros::ZERO).is_err());
 }

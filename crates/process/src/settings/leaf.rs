@@ -47,6 +47,9 @@ pub(crate) trait Leaf: Sized {
 /// A map of secrets, its keys free: `[integrations.NAME.connection]` and `[integrations.NAME.app]`.
 pub type SecretMap = BTreeMap<String, SecretString>;
 
+/// Texts by name, for people to see.
+pub type TextMap = BTreeMap<String, String>;
+
 /// A number of bytes, written as an integer or with a unit: `262144`, `"256KiB"`, `"1MiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);

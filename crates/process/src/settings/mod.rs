@@ -17,7 +17,7 @@ mod tree;
 use std::collections::BTreeMap;
 
 pub use backend::{QueueUrl, SecretUrl, StoreUrl};
-pub use leaf::{ByteSize, SecretMap};
+pub use leaf::{ByteSize, SecretMap, TextMap};
 pub use problem::{Place, Problem};
 pub use sections::{
     Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration, IntegrationKind,

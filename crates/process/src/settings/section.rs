@@ -1,10 +1,10 @@
 //! One `[section]`: a table of keys that is type, default, bounds, documentation and reader at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use secrecy::SecretString;
 
-use super::leaf::{Leaf, MASK, SecretMap, quoted};
+use super::leaf::{Leaf, MASK, SecretMap, TextMap, quoted};
 use super::problem::{Place, did_you_mean};
 use super::tree::{Given, Log, Node, Spot, Tree};
 
@@ -35,7 +35,7 @@ pub(crate) enum Shown {
     Table(Vec<(String, String)>),
 }
 
-/// Anything that can be a field: every [`Leaf`], and [`SecretMap`].
+/// Anything that can be a field: every [`Leaf`], [`SecretMap`] and [`TextMap`].
 pub(crate) trait Field: Sized {
     const SECRET: bool;
     const MAP: bool;
@@ -127,47 +127,63 @@ impl<T: Leaf> Field for T {
     }
 }
 
+/// A table whose keys are the operator's own names.
+fn take_map<T>(reader: &mut Reader<'_>, name: &str, read: impl Fn(&Given) -> Result<T, String>) -> BTreeMap<String, T> {
+    let mut map = BTreeMap::new();
+    let Some((full, spot)) = reader.take(name) else {
+        return map;
+    };
+    let Node::Table(entries) = spot.node else {
+        reader.refuse(&full, spot.place, format!("expected a table: [{full}]"), None);
+        return map;
+    };
+    for (key, entry) in entries {
+        let full = format!("{full}.{key}");
+        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
+            let what = "the name may hold letters, digits, _ and - only".to_owned();
+            reader.refuse(&full, entry.place, what, None);
+            continue;
+        }
+        let value = match &entry.node {
+            Node::Value(given) => read(given),
+            Node::Table(_) => Err("expected text, not a table".into()),
+        };
+        match value {
+            Ok(value) => {
+                map.insert(key, value);
+            }
+            Err(what) => reader.refuse(&full, entry.place, what, None),
+        }
+    }
+    map
+}
+
 impl Field for SecretMap {
     const SECRET: bool = true;
     const MAP: bool = true;
 
     fn take(reader: &mut Reader<'_>, name: &str, _default: &str, _bounds: Option<(&str, &str)>) -> Self {
-        let Some((full, spot)) = reader.take(name) else {
-            return Self::new();
-        };
-        let Node::Table(entries) = spot.node else {
-            reader.refuse(&full, spot.place, format!("expected a table: [{full}]"), None);
-            return Self::new();
-        };
-        let mut map = Self::new();
-        for (key, entry) in entries {
-            let full = format!("{full}.{key}");
-            if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
-                reader.refuse(
-                    &full,
-                    entry.place,
-                    "the name may hold letters, digits, _ and - only".into(),
-                    None,
-                );
-                continue;
-            }
-            let value = match &entry.node {
-                Node::Value(Given::Integer(number)) => Ok(SecretString::from(number.to_string())),
-                Node::Value(given) => SecretString::read(given).map_err(|wrong| wrong.what),
-                Node::Table(_) => Err("expected text, not a table".into()),
-            };
-            match value {
-                Ok(value) => {
-                    map.insert(key, value);
-                }
-                Err(what) => reader.refuse(&full, entry.place, what, None),
-            }
-        }
-        map
+        take_map(reader, name, |given| match given {
+            Given::Integer(number) => Ok(SecretString::from(number.to_string())),
+            given => SecretString::read(given).map_err(|wrong| wrong.what),
+        })
     }
 
     fn shown(&self) -> Shown {
         Shown::Table(self.keys().map(|key| (key.clone(), quoted(MASK))).collect())
+    }
+}
+
+impl Field for TextMap {
+    const SECRET: bool = false;
+    const MAP: bool = true;
+
+    fn take(reader: &mut Reader<'_>, name: &str, _default: &str, _bounds: Option<(&str, &str)>) -> Self {
+        take_map(reader, name, |given| String::read(given).map_err(|wrong| wrong.what))
+    }
+
+    fn shown(&self) -> Shown {
+        Shown::Table(self.iter().map(|(key, text)| (key.clone(), quoted(text))).collect())
     }
 }
 

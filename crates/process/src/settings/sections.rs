@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::backend::{QueueUrl, StoreUrl};
-use super::leaf::{ByteSize, SecretMap, words};
+use super::leaf::{ByteSize, SecretMap, TextMap, words};
 use super::section::section;
 use crate::secrets::Secrets;
 
@@ -354,6 +354,11 @@ section! {
         allow_hosts: Vec<String> = "";
         /// Region of phone numbers without a country code, two letters such as `PT`.
         region: Option<String> = "";
+        /// Which contacts are wanted: an expression over the CRM's row `item` and the mapped `contact`, such as
+        /// `contact.phones` or `item.owner_id == '7'`. A contact that no longer matches counts as deleted.
+        filter: Option<String> = "";
+        /// Further fields to ask the CRM for, for `map` and `filter`.
+        props: Vec<String> = "";
         /// Time between two polls, instead of `refresh.poll`.
         poll: Option<Duration> = "" in "1ms"..="30days";
         /// Time between two reconciles, instead of `refresh.reconcile`.
@@ -396,6 +401,8 @@ section! {
         production_test: Option<bool> = "";
         /// What the customer wants of the integration, instead of the manifest's own sentence.
         use_case: Option<String> = "";
+        /// Expressions in the place of the connector's `contacts.map`: custom fields into title, company, websites, …
+        map: TextMap = "";
         /// Values of the connector that the operator fixes; shown masked, as some are secrets.
         connection: SecretMap = "";
         /// Where `auth_type` is `none`: the credentials that stand in the place of a customer's.

@@ -306,3 +306,45 @@ async fn tombstones_are_swept_by_the_full_pass_once_they_are_old() {
     scene.until_quiet().await;
     assert_eq!(known().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn invariant_13_what_is_no_longer_wanted_leaves_and_a_filter_changed_by_mistake_meets_the_brake() {
+    for (get_many, ids_list) in [(3, false), (0, true)] {
+        let scene = Scene::built(
+            Manners {
+                get_many,
+                ids_list,
+                ..plain()
+            },
+            30,
+        )
+        .await;
+        let wants_not = |numbers: std::ops::Range<u32>| {
+            let ids = numbers.map(|number| format!("a{number:04}"));
+            scene.site().crm.lock().unwanted = ids.collect();
+        };
+        let living = || async { scene.head().await.map_or(0, |head| head.count) };
+        wants_not(0..3);
+        scene.ring(Kind::Full).await;
+        scene.until_quiet().await;
+        assert_eq!(living().await, 27);
+        wants_not(0..0);
+        scene.ring(Kind::Full).await;
+        scene.until_quiet().await;
+        assert_eq!(
+            scene.snapshot().await,
+            scene.truth(),
+            "what is wanted again is there again"
+        );
+
+        // A row says itself that it is not wanted; only where rows can be fetched one by one there is a second look.
+        let braked = get_many > 0;
+        wants_not(0..30);
+        scene.ring(Kind::Full).await;
+        scene.until_quiet().await;
+        assert_eq!(living().await, if braked { 30 } else { 0 });
+        scene.ring(Kind::Full).await;
+        scene.until_quiet().await;
+        assert_eq!(living().await, 0, "a second pass agrees");
+    }
+}
