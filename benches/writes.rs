@@ -1,7 +1,9 @@
 //! What the full write rule costs in Redis, as ratios within one run: commits of 100 rows through the store's port
-//! against pipelines of 100 plain HSETs of the same bodies. docs/performance.md explains and keeps figures.
+//! against pipelines of 100 plain HSETs of the same bodies. Several accounts at a time, each with one writer, as leases
+//! have it; the plain load has as many pipelines on their way. docs/performance.md explains and keeps figures.
 //!
-//! `cargo bench --bench writes`, with BENCH_CONTACTS (100000), BENCH_ROUNDS (7) and BENCH_FLIGHT (4) in the environment.
+//! `cargo bench --bench writes`, with BENCH_CONTACTS (100000, of all accounts together), BENCH_ROUNDS (7) and BENCH_ACCOUNTS
+//! (4) in the environment.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 mod support;
@@ -14,7 +16,7 @@ use contacts::keys::Keys;
 use contacts::ports::{Commit, Committed, HeadChange};
 use contacts::record::Row;
 use contacts::{AccountId, Clock, Fence, Generation, Store, Stream, SystemClock};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::try_join_all;
 use redis::aio::ConnectionManager;
 
 use support::{COMMIT, RedisServer, machine, median, ratios, row, setting, spread};
@@ -76,9 +78,11 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let contacts = setting("BENCH_CONTACTS", 100_000)?.max(COMMIT).next_multiple_of(COMMIT);
+    let accounts = setting("BENCH_ACCOUNTS", 4)?.max(1);
+    let contacts = setting("BENCH_CONTACTS", 100_000)?
+        .max(COMMIT)
+        .next_multiple_of(COMMIT * accounts);
     let rounds = setting("BENCH_ROUNDS", 7)?.max(1);
-    let flight = setting("BENCH_FLIGHT", 4)?.max(1) as usize;
     let redis = RedisServer::start().await?;
     println!("{}; Redis {}", machine(), redis.info("redis_version").await?);
     let url: store::StoreUrl = redis.url().parse()?;
@@ -92,33 +96,42 @@ async fn run() -> anyhow::Result<()> {
     let writer = Writer {
         store,
         plain: ConnectionManager::new(redis.client()?).await?,
-        flight,
     };
     let keys = snapbridge::wiring::throwaway_keys()?;
 
     let mut rates: [Rates; CASES.len()] = Default::default();
     for round in 0..=rounds {
-        let (with, without) = (store::suite::any_account(), store::suite::any_account());
-        let plain = format!("plain:{round}");
-        for account in [&with, &without] {
+        let some = || -> Vec<AccountId> { (0..accounts).map(|_| store::suite::any_account()).collect() };
+        let (with, without) = (some(), some());
+        let plain = |account: &AccountId| format!("plain:{account}");
+        for account in with.iter().chain(&without) {
             writer
                 .store
                 .open(account, Stream::Contacts, Fence(1), Generation::random())
                 .await?;
         }
         for (case, rates) in CASES.into_iter().zip(&mut rates) {
-            let rows = rows(&keys, &with, contacts, case);
-            let bare = rows
+            let loads: Vec<(AccountId, Vec<Row>)> = with
                 .iter()
-                .map(|row| Row {
-                    keys: Vec::new(),
-                    ..row.clone()
-                })
+                .map(|account| (account.clone(), rows(&keys, account, contacts / accounts, case)))
                 .collect();
-            let ((), plain) = timed(&redis, contacts, writer.hset(pipelines(&plain, &rows))).await?;
-            let (done, rule) = timed(&redis, contacts, writer.commit(&with, commits(rows))).await?;
+            let hsets = loads
+                .iter()
+                .map(|(account, rows)| pipelines(&plain(account), rows))
+                .collect();
+            let bare = without.iter().zip(&loads);
+            let bare = bare
+                .map(|(account, (_, rows))| (account.clone(), commits(rows, false)))
+                .collect();
+            let full = loads
+                .iter()
+                .map(|(account, rows)| (account.clone(), commits(rows, true)))
+                .collect();
+            drop(loads);
+            let ((), plain) = timed(&redis, contacts, writer.hset(hsets)).await?;
+            let (done, rule) = timed(&redis, contacts, writer.commit(full)).await?;
             check(case, contacts, done)?;
-            let (done, rule_without_keys) = timed(&redis, contacts, writer.commit(&without, commits(bare))).await?;
+            let (done, rule_without_keys) = timed(&redis, contacts, writer.commit(bare)).await?;
             check(case, contacts, done)?;
 
             // The first round only warms.
@@ -128,11 +141,14 @@ async fn run() -> anyhow::Result<()> {
                 rates.rule_without_keys.push(rule_without_keys);
             }
         }
-        for account in [&with, &without] {
-            writer.store.drop_snapshot(account, Stream::Contacts).await?;
-        }
         let mut connection = writer.plain.clone();
-        redis::cmd("UNLINK").arg(&plain).exec_async(&mut connection).await?;
+        for account in with.iter().chain(&without) {
+            writer.store.drop_snapshot(account, Stream::Contacts).await?;
+            redis::cmd("UNLINK")
+                .arg(plain(account))
+                .exec_async(&mut connection)
+                .await?;
+        }
         // Freed in the background, which must not be the next round's load.
         while redis.info("lazyfree_pending_objects").await? != "0" {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -157,37 +173,38 @@ async fn timed<T>(
 struct Writer {
     store: Arc<dyn Store>,
     plain: ConnectionManager,
-    /// Batches on their way at a time.
-    flight: usize,
 }
 
 impl Writer {
-    async fn hset(&self, loads: Vec<redis::Pipeline>) -> anyhow::Result<()> {
-        let send = |load: redis::Pipeline| async move {
+    /// The pipelines of each account one after the other, all accounts at a time.
+    async fn hset(&self, loads: Vec<Vec<redis::Pipeline>>) -> anyhow::Result<()> {
+        let send = |loads: Vec<redis::Pipeline>| async move {
             let mut connection = self.plain.clone();
-            load.query_async::<()>(&mut connection).await
+            for load in loads {
+                load.query_async::<()>(&mut connection).await?;
+            }
+            Ok(())
         };
-        Ok(stream::iter(loads)
-            .map(send)
-            .buffer_unordered(self.flight)
-            .try_collect()
-            .await?)
+        try_join_all(loads.into_iter().map(send)).await.map(drop)
     }
 
-    async fn commit(&self, account: &AccountId, commits: Vec<Commit>) -> anyhow::Result<Committed> {
-        let send = |commit: Commit| async move { self.store.commit(account, Stream::Contacts, &commit).await };
-        let sum = |sum: Committed, one: Committed| async move {
-            Ok(Committed {
-                written: sum.written + one.written,
-                same: sum.same + one.same,
-                ..one
-            })
+    /// The same with commits.
+    async fn commit(&self, loads: Vec<(AccountId, Vec<Commit>)>) -> anyhow::Result<Committed> {
+        let send = |(account, commits): (AccountId, Vec<Commit>)| async move {
+            let mut sum = Committed::default();
+            for commit in commits {
+                let done = self.store.commit(&account, Stream::Contacts, &commit).await?;
+                sum.written += done.written;
+                sum.same += done.same;
+            }
+            anyhow::Ok(sum)
         };
-        Ok(stream::iter(commits)
-            .map(send)
-            .buffer_unordered(self.flight)
-            .try_fold(Committed::default(), sum)
-            .await?)
+        let sums = try_join_all(loads.into_iter().map(send)).await?;
+        Ok(Committed {
+            written: sums.iter().map(|sum| sum.written).sum(),
+            same: sums.iter().map(|sum| sum.same).sum(),
+            ..Committed::default()
+        })
     }
 }
 
@@ -208,11 +225,15 @@ fn pipelines(key: &str, rows: &[Row]) -> Vec<redis::Pipeline> {
     rows.chunks(COMMIT as usize).map(pipeline).collect()
 }
 
-fn commits(rows: Vec<Row>) -> Vec<Commit> {
+fn commits(rows: &[Row], with_keys: bool) -> Vec<Commit> {
+    let row = |row: &Row| Row {
+        keys: if with_keys { row.keys.clone() } else { Vec::new() },
+        ..row.clone()
+    };
     let commit = |rows: &[Row]| Commit {
         fence: Fence(1),
         now: SystemClock.now(),
-        rows: rows.to_vec(),
+        rows: rows.iter().map(row).collect(),
         removals: Vec::new(),
         head: HeadChange::default(),
     };

@@ -13,11 +13,18 @@ pub struct Step {
     pub description: &'static str,
 }
 
-pub const STEPS: &[Step] = &[Step {
-    number: 1,
-    name: "first_keys",
-    description: "keys of form v1: snapshots as lex-ordered sorted sets with an id hash; nothing to convert",
-}];
+pub const STEPS: &[Step] = &[
+    Step {
+        number: 1,
+        name: "first_keys",
+        description: "keys of form v1: snapshots as lex-ordered sorted sets with an id hash; nothing to convert",
+    },
+    Step {
+        number: 2,
+        name: "lookup_holders",
+        description: "the first id of each lookup key moves from a sorted set into a hash; stop fronts and workers before",
+    },
+];
 
 #[cfg(test)]
 mod tests {

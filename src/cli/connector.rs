@@ -1,4 +1,4 @@
-//! `connector check`, `connector test`, `connector new`, `connector list`.
+//! `connector check`, `connector test`, `connector new`, `connector list`, `connector schema`.
 
 mod new;
 mod test;
@@ -32,7 +32,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Prints the JSON Schema of connector files, for editors
+    Schema,
 }
+
+/// Drawn from the reader of connector files by a test of the crate `crm`.
+const SCHEMA: &str = include_str!("../../connectors/connector.schema.json");
 
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
@@ -40,6 +45,10 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Test(args) => test::run(*args).await,
         Command::New(args) => new::run(&args),
         Command::List { json } => list(json),
+        Command::Schema => {
+            print(SCHEMA);
+            Ok(())
+        }
     }
 }
 

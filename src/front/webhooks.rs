@@ -148,7 +148,13 @@ impl Front {
             Ok(accepted) => accepted?,
             Err(_) => return Err(not_taken("the store or the queue is too slow")),
         }
-        Ok(json(StatusCode::ACCEPTED, "{}"))
+        Ok(match hooks.ack() {
+            None => json(StatusCode::ACCEPTED, "{}"),
+            Some((status, kind, body)) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+                (status, [(header::CONTENT_TYPE, kind.to_owned())], body.to_owned()).into_response()
+            }
+        })
     }
 
     /// Marks and rings for every account that the events name. Only then are the events remembered as seen, so that a
@@ -180,6 +186,15 @@ impl Front {
         .await
         .map_err(|error: contacts::StoreError| not_taken(process::chain(&error)))?;
 
+        // An account's own URL is for its own events: a sender that proves nothing but to know the URL (Salesforce) says
+        // whose they are in the body.
+        let own = match &account {
+            Some(account) => accounts::get(&*self.store, account)
+                .await
+                .map_err(|error| not_taken(process::chain(&error)))?
+                .and_then(|account| account.route),
+            None => None,
+        };
         let mut named: BTreeMap<AccountId, BTreeSet<String>> = BTreeMap::new();
         let mut fresh = Vec::new();
         for ((event, key), seen) in relevant.into_iter().zip(keys).zip(seen) {
@@ -188,6 +203,7 @@ impl Front {
                 continue;
             }
             let accounts = match (&account, &event.account) {
+                (Some(_), Some(route)) if own.as_ref().is_some_and(|own| own != route) => Vec::new(),
                 (Some(account), _) => vec![account.clone()],
                 (None, Some(route)) => accounts::by_route(&*self.store, &integration.name, route)
                     .await

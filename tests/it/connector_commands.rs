@@ -1,4 +1,4 @@
-//! A connector as its author meets it: `connector new`, `check`, `test`, `list` as processes.
+//! A connector as its author meets it: `connector new`, `check`, `test`, `list`, `schema` as processes.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -187,4 +187,12 @@ fn the_shipped_connectors_are_listed_for_people_and_programs() {
     assert_eq!(ids, shipped);
     let people = text(&snapbridge(folder.path(), &["connector", "list"]).stdout);
     assert!(shipped.iter().all(|id| people.contains(id)), "{people}");
+}
+
+#[test]
+fn the_schema_is_printed_for_editors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let printed = snapbridge(folder.path(), &["connector", "schema"]);
+    let schema: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    assert!(schema["properties"]["contacts"].is_object(), "{schema}");
 }

@@ -208,7 +208,7 @@ pub struct HeadChange {
     pub fresh: Option<Micros>,
 }
 
-/// One atomic write into a snapshot. At most 100 rows and removals, so that no script holds the store for long.
+/// One atomic write into a snapshot. At most 100 rows and removals, so that none holds the store for long.
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub fence: Fence,

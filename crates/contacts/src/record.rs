@@ -1,5 +1,5 @@
 //! The write rule: which observation of a contact replaces which. Invariants 1, 5 and 13 rest on these functions; every
-//! store runs them or does the same in a script, and the behaviour suite compares.
+//! store runs them, and the behaviour suite compares what comes of it.
 
 use serde::{Deserialize, Serialize};
 

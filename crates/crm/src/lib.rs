@@ -13,6 +13,8 @@ mod connector;
 mod identity;
 mod inputs;
 mod sample;
+#[cfg(test)]
+mod schema;
 mod shipped;
 
 mod error;

@@ -112,7 +112,10 @@ impl Cursor {
         };
         let size = paging.size.unwrap_or(1);
         let goes_on = |more: &Option<Expr>, stop: Stop| match more {
-            Some(more) => more.is_true(turn.reply).map_err(CrmError::expression),
+            Some(more) => match more.is_true(turn.reply).map_err(CrmError::expression)? {
+                true if turn.rows.is_empty() => Err(stuck("the CRM says that there is more, and gave no rows")),
+                goes_on => Ok(goes_on),
+            },
             None => Ok(match stop {
                 Stop::EmptyPage => !turn.rows.is_empty(),
                 Stop::ShortPage => turn.rows.len() as u64 >= size,
@@ -148,11 +151,20 @@ impl Cursor {
                 }
             }
             PagingKind::Token { next: token, more } => {
-                if more.is_some() && !goes_on(more, Stop::EmptyPage)? {
+                // Pages of tokens may be empty, and not the last.
+                let says_more = match more {
+                    Some(more) => more.is_true(turn.reply).map_err(CrmError::expression)?,
+                    None => false,
+                };
+                if more.is_some() && !says_more {
                     return Ok(None);
                 }
                 match self.next_token(token, turn.reply)? {
                     Some(token) => next.token = Some(token),
+                    None if says_more => {
+                        let message = "the CRM says that there is more, and gave no page token";
+                        return Err(CrmError::new(ErrorKind::BadReply, message));
+                    }
                     None => return Ok(None),
                 }
             }

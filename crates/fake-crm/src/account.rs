@@ -1,6 +1,6 @@
 //! One account of the CRM: everything it holds, behind one lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::state::{Contacts, Moment};
 use crate::stats::{Meter, Stats};
+use crate::vendors::salesforce::Locator;
 use crate::webhooks::{self, News, Outbox, Subscription};
 use crate::writes::Made;
 
@@ -54,6 +55,12 @@ pub(crate) struct State {
     pub profile: Profile,
     /// Access tokens that the account's own token endpoint has made, with the real time of their end.
     pub sessions: BTreeMap<String, i64>,
+    /// Queries whose later pages can be asked for (Salesforce).
+    pub locators: VecDeque<Locator>,
+    /// Notes and tasks that no contact has yet (Twenty), by id.
+    pub drafts: BTreeMap<String, serde_json::Value>,
+    /// Links in other systems, by contact (Web1on1).
+    pub links: BTreeMap<u64, Vec<serde_json::Value>>,
     /// How many subscriptions there were, the operator's included.
     hooks_made: u64,
     wake: Arc<Notify>,
@@ -119,6 +126,9 @@ impl Account {
             account: options.name.clone(),
             profile: options.profile,
             sessions: BTreeMap::new(),
+            locators: VecDeque::new(),
+            drafts: BTreeMap::new(),
+            links: BTreeMap::new(),
             hooks_made: 1,
             wake: wake.clone(),
         };
@@ -229,6 +239,15 @@ impl State {
         self.outbox.subscriptions.insert(id.clone(), subscription);
         self.wake.notify_one();
         id
+    }
+
+    /// An access token of the account's own token endpoint, and how many seconds it lives.
+    pub(crate) fn mint(&mut self) -> (String, u64) {
+        let life_ms = self.knobs.access_life_ms;
+        let token = format!("access-{}-{:016x}", self.account, self.contacts.rng.next());
+        let until = clock::now_ms().saturating_add(i64::try_from(life_ms).unwrap_or(i64::MAX));
+        self.sessions.insert(token.clone(), until);
+        (token, life_ms / 1000)
     }
 
     /// Whether somebody may call with this token. Notes whose call it is.

@@ -65,7 +65,10 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
             let news = state.contacts.settle(now);
             state.publish(news);
         }
-        Action::Tokens(tokens) => state.tokens = tokens,
+        Action::Tokens(tokens) => {
+            state.tokens = tokens;
+            state.sessions.clear();
+        }
         Action::Webhook(webhook) => {
             if let Some(webhook) = &webhook {
                 webhook.check().map_err(Refusal::bad)?;

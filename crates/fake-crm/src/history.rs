@@ -72,6 +72,14 @@ impl History {
         first.chain(self.past.iter().map(PastEdit::show)).collect()
     }
 
+    /// Version and id of every deletion.
+    pub(crate) fn deletions(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.past
+            .iter()
+            .filter(|edit| edit.deleted)
+            .map(|edit| (edit.version, edit.id))
+    }
+
     /// How many edits were made so far; with [`History::since`] the edits of one control.
     pub(crate) fn mark(&self) -> usize {
         self.past.len()

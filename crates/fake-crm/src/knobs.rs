@@ -64,6 +64,8 @@ pub struct Knobs {
     pub hold_back_ms: u64,
     /// Tokens of changes (Dataverse) and of pages (Zoho) are forgotten after this long.
     pub token_life_ms: u64,
+    /// Access tokens that the account's own token endpoint makes live this long.
+    pub access_life_ms: u64,
     /// Calls at the same time; one more is answered 429. None: no bound.
     pub concurrency: Option<u32>,
     /// Sent as `Retry-After` instead of the true seconds; may be absurd, must be a legal header value.
@@ -115,6 +117,7 @@ impl Default for Knobs {
             time_zone: "UTC".to_owned(),
             hold_back_ms: 0,
             token_life_ms: 7 * 24 * 3600 * 1000,
+            access_life_ms: 3_600_000,
             concurrency: None,
             retry_after: None,
             errors_as_200: false,

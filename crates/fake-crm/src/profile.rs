@@ -18,10 +18,33 @@ pub enum Profile {
     Pipedrive,
     #[value(name = "espocrm")]
     EspoCrm,
+    Zendesk,
+    Zoho,
+    Salesforce,
+    Freshdesk,
+    Intercom,
+    Dataverse,
+    Odoo,
+    Twenty,
+    Web1on1,
 }
 
 impl Profile {
-    pub const ALL: &[Profile] = &[Profile::House, Profile::HubSpot, Profile::Pipedrive, Profile::EspoCrm];
+    pub const ALL: &[Profile] = &[
+        Profile::House,
+        Profile::HubSpot,
+        Profile::Pipedrive,
+        Profile::EspoCrm,
+        Profile::Zendesk,
+        Profile::Zoho,
+        Profile::Salesforce,
+        Profile::Freshdesk,
+        Profile::Intercom,
+        Profile::Dataverse,
+        Profile::Odoo,
+        Profile::Twenty,
+        Profile::Web1on1,
+    ];
 
     /// As on the command line: `hubspot`.
     pub fn name(self) -> &'static str {
@@ -30,10 +53,19 @@ impl Profile {
             Profile::HubSpot => "hubspot",
             Profile::Pipedrive => "pipedrive",
             Profile::EspoCrm => "espocrm",
+            Profile::Zendesk => "zendesk",
+            Profile::Zoho => "zoho",
+            Profile::Salesforce => "salesforce",
+            Profile::Freshdesk => "freshdesk",
+            Profile::Intercom => "intercom",
+            Profile::Dataverse => "dataverse",
+            Profile::Odoo => "odoo",
+            Profile::Twenty => "twenty",
+            Profile::Web1on1 => "web1on1",
         }
     }
 
-    /// How this vendor writes the id of a contact that the operator's side calls `id`: `1` is `0035e000000000001AAA` to
+    /// How this vendor writes the id of a contact that the operator's side calls `id`: `1` is `0035e0000000001AAA` to
     /// one and `1` to another.
     ///
     /// # Panics
@@ -61,6 +93,15 @@ impl Profile {
             Profile::HubSpot => &vendors::hubspot::HubSpot,
             Profile::Pipedrive => &vendors::pipedrive::Pipedrive,
             Profile::EspoCrm => &vendors::espocrm::EspoCrm,
+            Profile::Zendesk => &vendors::zendesk::Zendesk,
+            Profile::Zoho => &vendors::zoho::Zoho,
+            Profile::Salesforce => &vendors::salesforce::Salesforce,
+            Profile::Freshdesk => &vendors::freshdesk::Freshdesk,
+            Profile::Intercom => &vendors::intercom::Intercom,
+            Profile::Dataverse => &vendors::dataverse::Dataverse,
+            Profile::Odoo => &vendors::odoo::Odoo,
+            Profile::Twenty => &vendors::twenty::Twenty,
+            Profile::Web1on1 => &vendors::web1on1::Web1on1,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::control::{Control, ControlReply, Refusal, RefusalCode};
 use crate::knobs::Knobs;
 use crate::limits::Charge;
 use crate::profile::Profile;
-use crate::vendors::{Refused, Throttle, Vendor, house};
+use crate::vendors::{Refused, Throttle, Vendor, house, shapes};
 use crate::wire::{JSON, Reply, Request};
 
 pub(crate) fn router(crm: FakeCrm) -> Router {
@@ -77,7 +77,13 @@ fn called(crm: &FakeCrm, request: &Request) -> Option<Arc<Account>> {
         .iter()
         .filter(|account| account.profile.vendor().claims(&account.name, request))
         .collect();
-    let admitting = |account: &&&Arc<Account>| account.profile.vendor().admits(&mut account.lock(), request);
+    let admitting = |account: &&&Arc<Account>| {
+        let (vendor, mut state) = (account.profile.vendor(), account.lock());
+        match shapes::granted_by(request).filter(|_| vendor.route(request) == Some(Op::Token)) {
+            Some(secret) => state.tokens.contains(&secret),
+            None => vendor.admits(&mut state, request),
+        }
+    };
     let found = match claiming.as_slice() {
         [one] => Some(*one),
         several => several.iter().find(admitting).or(several.first()).copied(),

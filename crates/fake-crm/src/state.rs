@@ -170,6 +170,29 @@ impl Contacts {
             .map(|(&(at, id), &into)| (at, id, into))
     }
 
+    /// No version up to this one will become visible any more.
+    pub(crate) fn settled_version(&self) -> u64 {
+        let first = self.waiting.values().map(|change| change.version).min();
+        first.map_or(self.version, |version| version - 1)
+    }
+
+    /// Version and id of those that were deleted after a version, as far as readers see it.
+    pub(crate) fn deleted_after(&self, version: u64) -> impl Iterator<Item = (u64, u64)> {
+        let deletions = self.history.deletions();
+        deletions.filter(move |(found, id)| *found > version && self.dead.contains(id))
+    }
+
+    /// When a contact was deleted, if it was.
+    pub(crate) fn deleted_at(&self, id: u64) -> Option<i64> {
+        if !self.dead.contains(&id) {
+            return None;
+        }
+        self.tombstones
+            .keys()
+            .find(|(_, known)| *known == id)
+            .map(|(at, _)| *at)
+    }
+
     pub(crate) fn row(&self, id: u64, record: &Record, whole_seconds: bool) -> Row {
         let fields = record.more.as_ref().map(|more| &more.fields);
         let content = data::content(self.seed, id, record.revision, fields);

@@ -15,7 +15,7 @@ use crate::account::Account;
 use crate::clock;
 use crate::rng::Rng;
 use crate::stats::WebhookStats;
-use crate::vendors::{Hook, Outgoing};
+use crate::vendors::{Hook, Outgoing, Vendor};
 
 pub const TIMESTAMP_HEADER: &str = "x-fake-timestamp";
 pub const SIGNATURE_HEADER: &str = "x-fake-signature";
@@ -345,7 +345,7 @@ impl Outbox {
         None
     }
 
-    fn settle(&mut self, delivery: Delivery, result: Result<u16, &'static str>, now: Instant) {
+    fn settle(&mut self, delivery: Delivery, result: Result<u16, &'static str>, vendor: &dyn Vendor, now: Instant) {
         let label = result.map_or_else(str::to_owned, |status| status.to_string());
         let greeting = delivery.events.is_empty();
         let counts = if greeting {
@@ -367,7 +367,10 @@ impl Outbox {
         if good {
             self.stats.delivered += events;
             self.stats.waiting -= events;
-        } else if ends || delivery.attempt >= delivery.webhook.attempts {
+        } else if ends
+            || delivery.attempt >= delivery.webhook.attempts.min(vendor.hook_attempts())
+            || result.is_ok_and(|status| !vendor.hook_retries(status))
+        {
             self.stats.given_up += events;
             self.stats.waiting -= events;
             if greeting {
@@ -434,7 +437,13 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
                     Some(vendor.hook(&hook))
                 };
                 if let Some(outgoing) = outgoing {
-                    running.spawn(send(client.clone(), delivery, outgoing));
+                    let timeout_ms = delivery.webhook.timeout_ms.min(vendor.hook_timeout_ms());
+                    running.spawn(send(
+                        client.clone(),
+                        delivery,
+                        outgoing,
+                        Duration::from_millis(timeout_ms),
+                    ));
                 }
             }
             let visible_in = state
@@ -456,7 +465,8 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
             () = wake.notified() => {}
             Some(sent) = running.join_next() => {
                 if let (Ok((delivery, result)), Some(account)) = (sent, account.upgrade()) {
-                    account.lock().outbox.settle(delivery, result, Instant::now());
+                    let vendor = account.profile.vendor();
+                    account.lock().outbox.settle(delivery, result, vendor, Instant::now());
                 }
             }
             () = sleep_until(next_at) => {}
@@ -475,13 +485,14 @@ async fn send(
     client: reqwest::Client,
     delivery: Delivery,
     outgoing: Outgoing,
+    timeout: Duration,
 ) -> (Delivery, Result<u16, &'static str>) {
     let request = if outgoing.get {
         client.get(&outgoing.url)
     } else {
         client.post(&outgoing.url).body(outgoing.body)
     };
-    let mut request = request.timeout(Duration::from_millis(delivery.webhook.timeout_ms));
+    let mut request = request.timeout(timeout);
     for (name, value) in outgoing.headers {
         request = request.header(name, value);
     }
@@ -494,7 +505,8 @@ async fn send(
             match outgoing.expects {
                 Some(expected) if response.status().is_success() => {
                     let body = response.text().await.unwrap_or_default();
-                    if body.contains(&expected) {
+                    let whole = outgoing.get;
+                    if (whole && body == expected) || (!whole && body.contains(&expected)) {
                         Ok(status)
                     } else {
                         Err("not acknowledged")
@@ -526,6 +538,7 @@ fn client() -> reqwest::Client {
 mod tests {
     use super::*;
     use crate::rng::Purpose;
+    use crate::vendors::house::House;
 
     fn outbox(change: impl FnOnce(&mut Webhook), events: u64) -> Outbox {
         let mut webhook = Webhook::new("http://127.0.0.1:1/", "s");
@@ -572,7 +585,7 @@ mod tests {
         while let Some(delivery) = outbox.next(now, 100, false) {
             assert!(delivery.events.len() <= 3);
             all.extend(ids(&delivery).into_iter().map(str::to_owned));
-            outbox.settle(delivery, Ok(204), now);
+            outbox.settle(delivery, Ok(204), &House, now);
         }
         assert_eq!(all, ["1", "2", "3", "3", "5", "6", "6", "7"]);
         let stats = &outbox.stats;
@@ -605,13 +618,13 @@ mod tests {
         let mut now = start;
         for wait in [200, 400] {
             let delivery = outbox.next(now, 100, false).expect("due");
-            outbox.settle(delivery, Ok(503), now);
+            outbox.settle(delivery, Ok(503), &House, now);
             assert!(outbox.next(now, 100, false).is_none(), "not before its time");
             now += Duration::from_millis(wait);
         }
         let delivery = outbox.next(now, 100, false).expect("third");
         assert_eq!(ids(&delivery), ["1", "2"]);
-        outbox.settle(delivery, Err("timeout"), now);
+        outbox.settle(delivery, Err("timeout"), &House, now);
         assert_eq!((outbox.stats.given_up, outbox.stats.waiting), (2, 0));
         assert_eq!(
             outbox.stats.attempts,

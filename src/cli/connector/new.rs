@@ -47,6 +47,9 @@ enum Paging {
     Token,
     NextUrl,
     Keyset,
+    Page,
+    Offset,
+    LinkHeader,
 }
 
 const STARTER: &str = include_str!("starter.toml");
@@ -192,6 +195,22 @@ page    = { kind = "next_url", next = "response.body.next" }"#
 items   = "response.body.items"
 # The last row's id leads to the next page, so no row can slip from page to page.
 page    = { kind = "keyset", size = 100, keys = ["item.id"], stop = "short_page" }"#
+            }
+            Paging::Page => {
+                r#"request = { path = "/api/contacts", query = { page = "${page.number}", per_page = "${page.size}", fields = "${props|join(',')}" } }
+items   = "response.body.items"
+page    = { kind = "page", size = 100, more = "response.body.has_more" }"#
+            }
+            Paging::Offset => {
+                r#"request = { path = "/api/contacts", query = { offset = "${page.offset}", limit = "${page.size}", fields = "${props|join(',')}" } }
+items   = "response.body.items"
+page    = { kind = "offset", size = 100, total = "response.body.total" }"#
+            }
+            Paging::LinkHeader => {
+                r#"request = { path = "/api/contacts", query = { per_page = "100", fields = "${props|join(',')}" } }
+items   = "response.body.items"
+# The header `Link: <…>; rel="next"` names the next page.
+page    = { kind = "link_header" }"#
             }
         }
     }

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use contacts::{ErrorKind, Micros};
-use http::{HeaderMap, HeaderValue, header};
+use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderValue, Method, header};
 use jiff::tz::TimeZone;
 use minijinja::Value;
+use sha2::Sha256;
 use url::{Url, form_urlencoded};
 
 use crate::error::{CrmError, CrmResult};
@@ -77,7 +81,11 @@ pub(crate) fn prepare(
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     add_headers(&mut headers, &spec.connection.headers, scope)?;
-    add_auth(&mut headers, &spec.auth, scope, logged_in)?;
+    let path = url
+        .path()
+        .strip_prefix(base.path().trim_end_matches('/'))
+        .unwrap_or(url.path());
+    add_auth(&mut headers, &spec.auth, (&request.method, path), scope, logged_in)?;
     let body = match &request.body {
         Body::None => None,
         Body::Json(tree) => {
@@ -168,7 +176,14 @@ fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> CrmResult<()>
     Ok(())
 }
 
-fn add_auth(headers: &mut HeaderMap, auth: &AuthSpec, scope: &Value, logged_in: bool) -> CrmResult<()> {
+/// The path is the one below the base URL.
+fn add_auth(
+    headers: &mut HeaderMap,
+    auth: &AuthSpec,
+    (method, path): (&Method, &str),
+    scope: &Value,
+    logged_in: bool,
+) -> CrmResult<()> {
     match auth {
         AuthSpec::None => Ok(()),
         AuthSpec::Bearer { token } => {
@@ -176,10 +191,9 @@ fn add_auth(headers: &mut HeaderMap, auth: &AuthSpec, scope: &Value, logged_in: 
             add_header(headers, "authorization", &format!("Bearer {token}"))
         }
         AuthSpec::Basic { user, password } => {
-            use base64::Engine;
             let user = user.render(scope).map_err(CrmError::request)?;
             let password = password.render(scope).map_err(CrmError::request)?;
-            let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+            let pair = STANDARD.encode(format!("{user}:{password}"));
             add_header(headers, "authorization", &format!("Basic {pair}"))
         }
         AuthSpec::Header { headers: templates } => add_headers(headers, templates, scope),
@@ -200,8 +214,21 @@ fn add_auth(headers: &mut HeaderMap, auth: &AuthSpec, scope: &Value, logged_in: 
             )
         }
         AuthSpec::Oauth2(_) => Ok(()),
-        AuthSpec::RequestHmac(_) => Err(CrmError::new(ErrorKind::Rejected, "this kind of auth is not run yet")),
+        AuthSpec::RequestHmac(hmac) => {
+            let key_id = hmac.key_id.render(scope).map_err(CrmError::request)?;
+            let secret = hmac.secret.render(scope).map_err(CrmError::request)?;
+            let signature = signature(&secret, &format!("{method} {path}"));
+            let proof = [key_id.as_bytes(), b":", &signature].concat();
+            add_header(headers, &hmac.header, &STANDARD.encode(proof))
+        }
     }
+}
+
+fn signature(secret: &str, message: &str) -> Vec<u8> {
+    // An HMAC takes keys of any length, so the constructor cannot fail.
+    Hmac::<Sha256>::new_from_slice(secret.as_bytes())
+        .map(|mac| mac.chain_update(message).finalize().into_bytes().to_vec())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

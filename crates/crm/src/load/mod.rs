@@ -3,8 +3,11 @@
 mod problem;
 mod reader;
 mod table;
+mod visit;
 
 pub use problem::Problem;
 pub(crate) use problem::suggest;
 pub(crate) use reader::Reader;
 pub(crate) use table::Table;
+#[cfg(test)]
+pub(crate) use visit::{Form, Visit};

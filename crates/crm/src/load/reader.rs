@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::Problem;
+use super::visit::Visit;
 use crate::expr::ExprError;
 
 /// The file being read and the problems found so far.
@@ -10,6 +11,7 @@ pub(crate) struct Reader<'s> {
     pub file: &'s str,
     pub text: &'s str,
     problems: RefCell<Vec<(usize, Problem)>>,
+    visits: Option<RefCell<Vec<Visit>>>,
 }
 
 /// More are not shown: the first few dozen explain the rest.
@@ -21,6 +23,30 @@ impl<'s> Reader<'s> {
             file,
             text,
             problems: RefCell::default(),
+            visits: None,
+        }
+    }
+
+    /// Remembers what is asked for, too.
+    #[cfg(test)]
+    pub fn recording(file: &'s str, text: &'s str) -> Reader<'s> {
+        Reader {
+            visits: Some(RefCell::default()),
+            ..Reader::new(file, text)
+        }
+    }
+
+    #[cfg(test)]
+    pub fn visits(&self) -> Vec<Visit> {
+        self.visits
+            .as_ref()
+            .map(|visits| visits.borrow().clone())
+            .unwrap_or_default()
+    }
+
+    pub fn visited(&self, visit: impl FnOnce() -> Visit) {
+        if let Some(visits) = &self.visits {
+            visits.borrow_mut().push(visit());
         }
     }
 

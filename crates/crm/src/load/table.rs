@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::visit::{Asked, Form, Visit};
 use super::{Reader, suggest};
 use crate::expr::{Expr, Names, Template, Tree};
 
@@ -16,9 +17,11 @@ pub(crate) struct Table<'r, 's> {
     pub reader: &'r Reader<'s>,
     /// Dotted name, for messages: `contacts.changes`.
     pub path: String,
+    /// The same without the author's own names: `connection.fields.*`, `limits[]`.
+    pattern: String,
     pub at: usize,
     entries: &'r DeTable<'s>,
-    asked: RefCell<Vec<&'static str>>,
+    asked: RefCell<Vec<Asked>>,
     /// Whether unknown keys are not reported: names of the author's choosing, or a table of an unknown kind.
     open: std::cell::Cell<bool>,
 }
@@ -27,13 +30,20 @@ type Entry<'r, 's> = (usize, &'r Spanned<DeValue<'s>>);
 
 impl<'r, 's> Table<'r, 's> {
     pub fn root(reader: &'r Reader<'s>, entries: &'r DeTable<'s>) -> Table<'r, 's> {
-        Table::new(reader, String::new(), 0, entries)
+        Table::new(reader, String::new(), String::new(), 0, entries)
     }
 
-    fn new(reader: &'r Reader<'s>, path: String, at: usize, entries: &'r DeTable<'s>) -> Table<'r, 's> {
+    fn new(
+        reader: &'r Reader<'s>,
+        path: String,
+        pattern: String,
+        at: usize,
+        entries: &'r DeTable<'s>,
+    ) -> Table<'r, 's> {
         Table {
             reader,
             path,
+            pattern,
             at,
             entries,
             asked: RefCell::default(),
@@ -42,15 +52,11 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     fn name(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        below(&self.path, key)
     }
 
-    fn find(&self, key: &'static str) -> Option<Entry<'r, 's>> {
-        self.asked.borrow_mut().push(key);
+    fn find(&self, key: &'static str, form: Form) -> Option<Entry<'r, 's>> {
+        self.asked.borrow_mut().push(Asked { key, form });
         self.entries
             .iter()
             .find(|(known, _)| known.get_ref() == key)
@@ -59,11 +65,18 @@ impl<'r, 's> Table<'r, 's> {
 
     /// Where a key stands, for problems about its value.
     pub fn place(&self, key: &'static str) -> usize {
-        self.find(key).map_or(self.at, |(at, _)| at)
+        self.find(key, Form::Any).map_or(self.at, |(at, _)| at)
     }
 
     pub fn has(&self, key: &'static str) -> bool {
-        self.find(key).is_some()
+        self.find(key, Form::Any).is_some()
+    }
+
+    /// Reports a key that must be there and is not.
+    fn need(&self, key: &'static str) {
+        if self.find(key, Form::Needed).is_none() {
+            self.missing(key);
+        }
     }
 
     fn missing(&self, key: &str) {
@@ -81,8 +94,8 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     /// A text and the offset of its first character.
-    pub fn text_at(&self, key: &'static str) -> Option<(String, usize)> {
-        let (at, value) = self.find(key)?;
+    fn text_at(&self, key: &'static str, form: Form) -> Option<(String, usize)> {
+        let (at, value) = self.find(key, form)?;
         match value.get_ref() {
             DeValue::String(text) => Some((text.to_string(), self.inside(value, text))),
             other => {
@@ -105,22 +118,21 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn text(&self, key: &'static str) -> Option<String> {
-        self.text_at(key).map(|(text, _)| text)
+        self.text_at(key, Form::Text).map(|(text, _)| text)
     }
 
     pub fn need_text(&self, key: &'static str) -> Option<String> {
-        if !self.has(key) {
-            self.missing(key);
-        }
+        self.need(key);
         self.text(key)
     }
 
     pub fn is_text(&self, key: &'static str) -> bool {
-        self.find(key).is_some_and(|(_, value)| value.get_ref().is_str())
+        self.find(key, Form::Any)
+            .is_some_and(|(_, value)| value.get_ref().is_str())
     }
 
     pub fn boolean(&self, key: &'static str) -> Option<bool> {
-        let (at, value) = self.find(key)?;
+        let (at, value) = self.find(key, Form::Boolean)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
             self.wrong(at, key, "true or false", value.get_ref());
@@ -130,7 +142,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// A whole number within `range`.
     pub fn number(&self, key: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let (at, value) = self.find(key)?;
+        let (at, value) = self.find(key, Form::Number(*range.start(), *range.end()))?;
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong(at, key, "a whole number", value.get_ref());
             return None;
@@ -152,7 +164,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// A share: 0 < share <= 1.
     pub fn share(&self, key: &'static str) -> Option<f64> {
-        let (at, value) = self.find(key)?;
+        let (at, value) = self.find(key, Form::Share)?;
         let number = match value.get_ref() {
             DeValue::Float(float) => float.as_str().parse().ok(),
             DeValue::Integer(integer) => integer.as_str().parse().ok(),
@@ -171,7 +183,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// `"250ms"`, `"10s"`, `"5m"`, `"24h"`, `"90d"`.
     pub fn duration(&self, key: &'static str) -> Option<Duration> {
-        let (text, at) = self.text_at(key)?;
+        let (text, at) = self.text_at(key, Form::Duration)?;
         let found = parse_duration(&text);
         if found.is_none() {
             let hint = Some("a number and one of ms, s, m, h, d: \"10m\"".to_owned());
@@ -182,8 +194,9 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     /// One of a closed list of words.
-    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let (text, at) = self.text_at(key)?;
+    pub fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        let form = Form::Choice(words.iter().map(|(word, _)| *word).collect());
+        let (text, at) = self.text_at(key, form)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
@@ -194,8 +207,8 @@ impl<'r, 's> Table<'r, 's> {
         found
     }
 
-    pub fn need_choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
-        if !self.has(key) {
+    pub fn need_choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        if self.find(key, Form::Needed).is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             let hint = Some(format!("there are {}", known.join(", ")));
             self.reader
@@ -208,7 +221,7 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn texts(&self, key: &'static str) -> Option<Vec<(String, usize)>> {
-        let (at, value) = self.find(key)?;
+        let (at, value) = self.find(key, Form::Texts)?;
         let Some(list) = value.get_ref().as_array() else {
             self.wrong(at, key, "a list of texts", value.get_ref());
             return None;
@@ -224,9 +237,9 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn table(&self, key: &'static str) -> Option<Table<'r, 's>> {
-        let (at, value) = self.find(key)?;
+        let (at, value) = self.find(key, Form::Table)?;
         match value.get_ref().as_table() {
-            Some(entries) => Some(Table::new(self.reader, self.name(key), at, entries)),
+            Some(entries) => Some(self.child(key, key, at, entries)),
             None => {
                 self.wrong(at, key, "a table", value.get_ref());
                 None
@@ -235,29 +248,23 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn need_table(&self, key: &'static str) -> Option<Table<'r, 's>> {
-        if !self.has(key) {
-            self.missing(key);
-        }
+        self.need(key);
         self.table(key)
     }
 
     /// `[[key]]`, or a single `[key]`.
     pub fn tables(&self, key: &'static str) -> Vec<Table<'r, 's>> {
-        let Some((at, value)) = self.find(key) else {
+        let Some((at, value)) = self.find(key, Form::Tables) else {
             return Vec::new();
         };
+        let pattern = format!("{key}[]");
         match value.get_ref() {
-            DeValue::Table(entries) => vec![Table::new(self.reader, self.name(key), at, entries)],
+            DeValue::Table(entries) => vec![self.child(key, &pattern, at, entries)],
             DeValue::Array(list) => list
                 .iter()
                 .enumerate()
                 .filter_map(|(i, item)| match item.get_ref().as_table() {
-                    Some(entries) => Some(Table::new(
-                        self.reader,
-                        format!("{}[{i}]", self.name(key)),
-                        item.span().start,
-                        entries,
-                    )),
+                    Some(entries) => Some(self.child(&format!("{key}[{i}]"), &pattern, item.span().start, entries)),
                     None => {
                         self.wrong(item.span().start, key, "a list of tables", item.get_ref());
                         None
@@ -271,15 +278,25 @@ impl<'r, 's> Table<'r, 's> {
         }
     }
 
+    fn child(&self, name: &str, pattern: &str, at: usize, entries: &'r DeTable<'s>) -> Table<'r, 's> {
+        Table::new(self.reader, self.name(name), below(&self.pattern, pattern), at, entries)
+    }
+
+    /// The keys are the author's own names, the values of one form.
+    fn open_for(&self, form: Form) {
+        self.open.set(true);
+        self.reader.visited(|| Visit::open(&self.pattern, form));
+    }
+
     /// The entries of a table whose keys are the author's own names.
     pub fn named<T>(&self, mut read: impl FnMut(&str, usize, Table<'r, 's>) -> Option<T>) -> BTreeMap<String, T> {
-        self.open.set(true);
+        self.open_for(Form::Table);
         let mut found = BTreeMap::new();
         for (key, value) in self.entries.iter() {
             let (name, at) = (key.get_ref().to_string(), key.span().start);
             match value.get_ref().as_table() {
                 Some(entries) => {
-                    let table = Table::new(self.reader, self.name(&name), at, entries);
+                    let table = self.child(&name, "*", at, entries);
                     found.extend(read(&name, at, table).map(|item| (name, item)));
                 }
                 None => self.wrong(at, &name, "a table", value.get_ref()),
@@ -290,7 +307,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// Like [`Table::named`] for texts: (name, text, offset of the text).
     pub fn named_texts(&self) -> Vec<(String, String, usize)> {
-        self.open.set(true);
+        self.open_for(Form::Text);
         let mut found = Vec::new();
         for (key, value) in self.entries.iter() {
             let name = key.get_ref().to_string();
@@ -304,7 +321,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// Like [`Table::named_texts`], where a value may also be a list of texts.
     pub fn named_text_lists(&self) -> Vec<(String, Vec<(String, usize)>)> {
-        self.open.set(true);
+        self.open_for(Form::TextOrTexts);
         let mut found = Vec::new();
         for (key, value) in self.entries.iter() {
             let name = key.get_ref().to_string();
@@ -326,7 +343,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// The entries of a table whose keys are names and whose values are whole numbers: (name, number, offset).
     pub fn named_numbers(&self, range: std::ops::RangeInclusive<u64>) -> Vec<(String, u64, usize)> {
-        self.open.set(true);
+        self.open_for(Form::Number(*range.start(), *range.end()));
         let mut found = Vec::new();
         for (key, value) in self.entries.iter() {
             let (name, at) = (key.get_ref().to_string(), key.span().start);
@@ -349,14 +366,12 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn expr(&self, key: &'static str, names: &Names) -> Option<Expr> {
-        let (text, at) = self.text_at(key)?;
+        let (text, at) = self.text_at(key, Form::Expr)?;
         self.compile(&text, at, names)
     }
 
     pub fn need_expr(&self, key: &'static str, names: &Names) -> Option<Expr> {
-        if !self.has(key) {
-            self.missing(key);
-        }
+        self.need(key);
         self.expr(key, names)
     }
 
@@ -367,14 +382,12 @@ impl<'r, 's> Table<'r, 's> {
     }
 
     pub fn template(&self, key: &'static str, names: &Names) -> Option<Template> {
-        let (text, at) = self.text_at(key)?;
+        let (text, at) = self.text_at(key, Form::Template)?;
         self.compile_template(&text, at, names)
     }
 
     pub fn need_template(&self, key: &'static str, names: &Names) -> Option<Template> {
-        if !self.has(key) {
-            self.missing(key);
-        }
+        self.need(key);
         self.template(key, names)
     }
 
@@ -387,7 +400,7 @@ impl<'r, 's> Table<'r, 's> {
 
     /// A JSON text whose strings are templates.
     pub fn tree(&self, key: &'static str, names: &Names) -> Option<Tree> {
-        let (text, at) = self.text_at(key)?;
+        let (text, at) = self.text_at(key, Form::Json)?;
         let json: serde_json::Value = match serde_json::from_str(&text) {
             Ok(json) => json,
             Err(error) => {
@@ -423,16 +436,26 @@ impl<'r, 's> Table<'r, 's> {
         self.reader.not_run_yet(self.place(key), what);
     }
 
+    /// The texts of the table, which may be words that decide which other keys it has.
+    fn words(&self) -> BTreeMap<String, String> {
+        let texts = self.entries.iter().filter_map(|(key, value)| {
+            let text = value.get_ref().as_str()?;
+            Some((key.get_ref().to_string(), text.to_owned()))
+        });
+        texts.collect()
+    }
+
     /// Reports the keys that nobody asked for. Call it last.
     pub fn finish(self) {
         if self.open.get() {
             return;
         }
         let asked = self.asked.borrow();
+        self.reader.visited(|| Visit::of(&self.pattern, &asked, self.words()));
         for (key, _) in self.entries.iter() {
             let name: &str = key.get_ref();
-            if !asked.contains(&name) {
-                let mut known: Vec<&str> = asked.clone();
+            if !asked.iter().any(|asked| asked.key == name) {
+                let mut known: Vec<&str> = asked.iter().map(|asked| asked.key).collect();
                 known.sort_unstable();
                 known.dedup();
                 let hint = suggest(name, &known).unwrap_or_else(|| format!("there are {}", known.join(", ")));
@@ -443,6 +466,14 @@ impl<'r, 's> Table<'r, 's> {
                 );
             }
         }
+    }
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
     }
 }
 

@@ -103,7 +103,8 @@ pub enum ClientAuth {
     Basic,
 }
 
-/// `kind = "request_hmac"`: a signature over each request (EspoCRM).
+/// `kind = "request_hmac"`: a signature over each request, base64(key id, ":", HMAC-SHA256(secret, method, " ", path)); the path
+/// is the one below the base URL, without the query (EspoCRM, API overview, HMAC authentication).
 #[derive(Debug)]
 pub struct HmacAuth {
     pub key_id: Template,
@@ -180,12 +181,14 @@ impl AuthSpec {
             }
             Word::Oauth2 => oauth2::read(&table, vocabulary).map(AuthSpec::Oauth2),
             Word::RequestHmac => {
-                table.not_run_yet("kind", "auth kind `request_hmac`");
                 let (key_id, secret) = (
                     table.need_template("key_id", &names),
                     table.need_template("secret", &names),
                 );
-                let header = table.need_text("header");
+                let header = table.need_text("header").filter(|name| {
+                    super::request::check_header_names(&table, std::iter::once(name));
+                    true
+                });
                 Some(AuthSpec::RequestHmac(HmacAuth {
                     key_id: key_id?,
                     secret: secret?,

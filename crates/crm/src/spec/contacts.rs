@@ -272,7 +272,9 @@ impl Pass {
         let cursor = table
             .table("cursor")
             .map_or(Some(Cursor::Time), |cursor| read_cursor(cursor, vocabulary));
-        let since = table.table("since").and_then(|since| Since::read(since, vocabulary));
+        let since = changes
+            .then(|| table.table("since").and_then(|since| Since::read(since, vocabulary)))
+            .flatten();
         let delta = matches!(cursor, Some(Cursor::Delta(_)));
         if changes && !delta && !table.has("since") {
             table.problem(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use super::{Request, Vocabulary};
 use crate::expr::{Attributes, Expr, Names, Template};
@@ -35,7 +35,9 @@ pub enum HookScope {
 pub struct Verify {
     pub kind: VerifyKind,
     pub challenge: Option<Challenge>,
+    /// The form of the body.
     pub decode: Decode,
+    /// What the sender wants as an answer: status, content type, body (Salesforce's SOAP acknowledgement).
     pub ack: Option<(u16, String, String)>,
 }
 
@@ -110,7 +112,7 @@ pub struct Wrap {
 pub enum Where {
     Header(HeaderName),
     Query(String),
-    /// A field of the JSON body (Zoho).
+    /// A field of the body (Zoho).
     Body(String),
 }
 
@@ -224,18 +226,7 @@ impl Verify {
                 &[("json", Decode::Json), ("xml", Decode::Xml), ("form", Decode::Form)],
             )
             .unwrap_or(Decode::Json);
-        match decode {
-            Decode::Json => {}
-            Decode::Xml => table.not_run_yet("decode", "webhook decode `xml`"),
-            Decode::Form => table.not_run_yet("decode", "webhook decode `form`"),
-        }
-        if table.table("also").is_some() {
-            table.not_run_yet("also", "`verify.also`");
-        }
         let ack = table.table("ack").and_then(read_ack);
-        if ack.is_some() {
-            table.not_run_yet("ack", "`verify.ack`");
-        }
         table.finish();
         Some(Verify {
             kind: kind?,
@@ -248,7 +239,14 @@ impl Verify {
 
 fn read_ack(table: Table<'_, '_>) -> Option<(u16, String, String)> {
     let status = table.number("status", 200..=299).unwrap_or(200) as u16;
-    let (kind, body) = (table.need_text("type"), table.need_text("body"));
+    let kind = table.need_text("type");
+    if kind
+        .as_ref()
+        .is_some_and(|kind| HeaderValue::try_from(kind.as_str()).is_err())
+    {
+        table.problem("type", "`type` is no content type", Some("for example \"text/xml\""));
+    }
+    let body = table.need_text("body");
     table.finish();
     Some((status, kind?, body?))
 }

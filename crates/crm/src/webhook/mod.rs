@@ -1,5 +1,6 @@
 //! Incoming webhooks: who sent them, and which contacts they speak of.
 
+mod decode;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -102,8 +103,14 @@ impl Hooks<'_> {
         now: Micros,
     ) -> Result<Verified, Refused> {
         verify(&self.spec.verify, request, secrets, now)?;
-        let body = serde_json::from_slice(request.body).map_err(|_| Refused::BadBody)?;
+        let body = decode::decode(self.spec.verify.decode, request.body).ok_or(Refused::BadBody)?;
         Ok(Verified { body })
+    }
+
+    /// What the sender wants as an answer once its delivery is taken: status, content type, body. `None`: any 2xx.
+    pub fn ack(&self) -> Option<(u16, &str, &str)> {
+        let (status, kind, body) = self.spec.verify.ack.as_ref()?;
+        Some((*status, kind, body))
     }
 
     /// The events of a verified delivery.

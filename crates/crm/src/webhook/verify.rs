@@ -12,9 +12,10 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::decode::decode;
 use super::{Refused, WebhookRequest};
 use crate::expr::scope;
-use crate::spec::{Encoding, HashKind, Part, Timestamp, TimestampUnit, Verify, VerifyKind, Where, Wrap};
+use crate::spec::{Decode, Encoding, HashKind, Part, Timestamp, TimestampUnit, Verify, VerifyKind, Where, Wrap};
 
 pub(crate) fn verify(
     spec: &Verify,
@@ -53,7 +54,7 @@ pub(crate) fn verify(
             })
         }
         VerifyKind::Shared(place) => {
-            let given = shared(place, request).ok_or(Refused::NoProof)?;
+            let given = shared(place, spec.decode, request).ok_or(Refused::NoProof)?;
             any(secrets, |secret| Some(same(given.as_bytes(), secret)))
         }
         VerifyKind::Basic => {
@@ -186,12 +187,12 @@ fn wrapped(wrap: Option<&Wrap>, signature: &str, request: &WebhookRequest<'_>) -
     Some(if wrap.base64 { STANDARD.encode(text) } else { text })
 }
 
-fn shared<'a>(place: &Where, request: &WebhookRequest<'a>) -> Option<Cow<'a, str>> {
+fn shared<'a>(place: &Where, form: Decode, request: &WebhookRequest<'a>) -> Option<Cow<'a, str>> {
     match place {
         Where::Header(name) => header_text(request, name).map(Cow::Borrowed),
         Where::Query(name) => request.query.get(name).map(|text| Cow::Borrowed(text.as_str())),
         Where::Body(path) => {
-            let body: serde_json::Value = serde_json::from_slice(request.body).ok()?;
+            let body = decode(form, request.body)?;
             let found = path.split('.').try_fold(&body, |value, key| value.get(key))?;
             found.as_str().map(|text| Cow::Owned(text.to_owned()))
         }

@@ -122,3 +122,28 @@ async fn windows_are_widened_to_the_precision_of_the_crm() {
         "a=2026-11-21+00%3A00%3A00&b=2026-11-22+00%3A00%3A00"
     );
 }
+
+/// The expected header was computed by another program: base64(key + ":" + HMAC-SHA256(secret, "GET /contacts")).
+#[tokio::test]
+async fn a_request_is_signed_with_its_method_and_its_path_below_the_base() {
+    let source = small_with(&[
+        ("base_url = \"${conn.site}\"", "base_url = \"${conn.site}/api/v1\""),
+        (
+            "kind = \"bearer\"\ntoken = \"${conn.token}\"",
+            "kind = \"request_hmac\"\nkey_id = \"me\"\nsecret = \"${conn.token}\"\nheader = \"X-Hmac-Authorization\"",
+        ),
+        ("after = \"${page.token}\"", "limit = \"5\""),
+    ]);
+    let seen = Arc::new(std::sync::Mutex::new(String::new()));
+    let sink = seen.clone();
+    let handler = move |headers: axum::http::HeaderMap| async move {
+        *sink.lock().unwrap() = headers["x-hmac-authorization"].to_str().unwrap().to_owned();
+        Json(json!({ "results": [] }))
+    };
+    let origin = serve(Router::new().route("/api/v1/contacts", get(handler))).await;
+    client(load(&source), &origin).full_page(None).await.expect("a page");
+    assert_eq!(
+        *seen.lock().unwrap(),
+        "bWU6YLrmC20W2fIthVBEhWzFO659tj0cMBYtMBLyFoLSHTc="
+    );
+}

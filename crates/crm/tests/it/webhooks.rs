@@ -55,17 +55,11 @@ fn headers(pairs: &BTreeMap<String, String>) -> http::HeaderMap {
 }
 
 #[test]
-fn every_stanza_of_the_gallery_loads_or_is_refused_by_name() {
+fn every_stanza_of_the_gallery_loads() {
     for (crm, stanza) in gallery() {
-        match (crm.as_str(), with_stanza(&stanza)) {
-            ("salesforce_outbound_message", Err(problems)) => {
-                let text = listed(&problems);
-                assert!(text.contains("webhook decode `xml` is not run yet"), "{text}");
-                assert!(text.contains("`verify.also` is not run yet"), "{text}");
-                assert!(text.contains("`verify.ack` is not run yet"), "{text}");
-            }
-            (_, Ok(connector)) => assert!(connector.webhook().is_some(), "{crm}"),
-            (_, Err(problems)) => panic!("{crm}: {}", listed(&problems)),
+        match with_stanza(&stanza) {
+            Ok(connector) => assert!(connector.webhook().is_some(), "{crm}"),
+            Err(problems) => panic!("{crm}: {}", listed(&problems)),
         }
     }
 }

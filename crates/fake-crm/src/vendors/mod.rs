@@ -4,11 +4,21 @@
 //! A module's first lines say where its facts come from. What stands in no document of the vendor and is told from memory
 //! is marked **recalled** there.
 
+pub(crate) mod dataverse;
 pub(crate) mod espocrm;
+pub(crate) mod freshdesk;
 pub(crate) mod house;
 pub(crate) mod hubspot;
+pub(crate) mod intercom;
+pub(crate) mod odoo;
 pub(crate) mod pipedrive;
-mod shapes;
+pub(crate) mod salesforce;
+pub(crate) mod shapes;
+mod soql;
+pub(crate) mod twenty;
+pub(crate) mod web1on1;
+pub(crate) mod zendesk;
+pub(crate) mod zoho;
 
 use http::StatusCode;
 
@@ -97,6 +107,22 @@ pub(crate) trait Vendor: Send + Sync {
         false
     }
 
+    /// How often a delivery is tried at most.
+    fn hook_attempts(&self) -> u32 {
+        u32::MAX
+    }
+
+    /// How long a subscriber has for its answer at most.
+    fn hook_timeout_ms(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Whether an answer with this status, which is no good one, is worth another attempt. No answer always is.
+    fn hook_retries(&self, status: u16) -> bool {
+        let _ = status;
+        true
+    }
+
     /// Whether the vendor tells of such an event at all.
     fn tells(&self, kind: EventKind) -> bool {
         let _ = kind;
@@ -174,6 +200,20 @@ impl Outgoing {
             named: None,
             body: body.into(),
             expects: None,
+        }
+    }
+
+    /// The secret in the header that the subscription names.
+    #[must_use]
+    pub(crate) fn secret(self, hook: &Hook) -> Outgoing {
+        let name = hook
+            .webhook
+            .header
+            .clone()
+            .unwrap_or_else(|| "x-webhook-key".to_owned());
+        Outgoing {
+            named: Some((name, hook.webhook.secret.clone())),
+            ..self
         }
     }
 

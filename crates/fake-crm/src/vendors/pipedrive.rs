@@ -328,39 +328,17 @@ fn persons(state: &State, request: &Request) -> Result<Reply, ApiError> {
         (true, false) => Order::Time,
         (true, true) => Order::TimeDown,
     };
-    let mut selection = Selection {
+    let selection = Selection {
         since,
         until,
         order,
         limit,
         ..Selection::default()
     };
-    match (cursor, order) {
-        (None, _) => {}
-        (Some((_, id)), Order::Id) => selection.after = id,
-        (Some((_, id)), Order::IdDown) => selection.before = id,
-        (Some((at, _)), Order::Time) => selection.since = selection.since.max(at),
-        (Some((at, _)), Order::TimeDown) => selection.until = selection.until.min(at + 1),
-    }
-    // Among those of one stamp the id says where to go on.
-    let behind = |person: &Person| match (cursor, order) {
-        (Some(place), Order::Time) => (person.modified, person.id) > place,
-        (Some(place), Order::TimeDown) => (person.modified, person.id) < place,
-        _ => true,
+    let (people, more) = match cursor {
+        None => page(state, &selection),
+        Some(place) => shapes::page_behind(state, &selection, place),
     };
-    if by_time && let Some((at, _)) = cursor {
-        let same = Selection {
-            since: at,
-            until: at + 1,
-            limit: usize::MAX,
-            ..selection.clone()
-        };
-        selection.limit = limit.saturating_add(same.count(state));
-    }
-    let (people, more) = page(state, &selection);
-    let mut people: Vec<Person> = people.into_iter().filter(behind).collect();
-    let more = more || people.len() > limit;
-    people.truncate(limit);
     let next = people
         .last()
         .filter(|_| more)

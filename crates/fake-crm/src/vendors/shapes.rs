@@ -9,8 +9,9 @@ use sha2::Sha256;
 use crate::account::State;
 use crate::data::{self, Row, Ticket};
 use crate::rng::Rng;
-use crate::select::Selection;
+use crate::select::{Order, Selection};
 use crate::state::Record;
+use crate::wire::Request;
 
 /// A contact as its vendor is about to show it.
 pub(crate) struct Person {
@@ -73,6 +74,37 @@ pub(crate) fn page(state: &State, selection: &Selection) -> (Vec<Person>, bool) 
     found.truncate(selection.limit);
     let people = found.into_iter().map(|(id, record)| Person::new(state, id, record));
     (people.collect(), more)
+}
+
+/// As [`page`], behind a place in the list's own order: a time and an id.
+pub(crate) fn page_behind(state: &State, selection: &Selection, (at, id): (i64, u64)) -> (Vec<Person>, bool) {
+    let mut rest = selection.clone();
+    let mut same = None;
+    match selection.order {
+        Order::Id => rest.after = rest.after.max(id),
+        Order::IdDown => rest.before = rest.before.min(id),
+        Order::Time | Order::TimeDown => {
+            // Among those of one stamp the id says where to go on.
+            let mut one = selection.clone();
+            if one.compare_time("=", at) {
+                one.limit = usize::MAX;
+                same = Some(one.count(state));
+            }
+            let onwards = if selection.order == Order::Time { ">=" } else { "<=" };
+            rest.compare_time(onwards, at);
+        }
+    }
+    rest.limit = selection.limit.saturating_add(same.unwrap_or(0));
+    let behind = |person: &Person| match selection.order {
+        Order::Time => (person.modified, person.id) > (at, id),
+        Order::TimeDown => (person.modified, person.id) < (at, id),
+        Order::Id | Order::IdDown => true,
+    };
+    let (people, more) = page(state, &rest);
+    let mut people: Vec<Person> = people.into_iter().filter(behind).collect();
+    let more = more || people.len() > selection.limit;
+    people.truncate(selection.limit);
+    (people, more)
 }
 
 /// What is empty is null to most.
@@ -140,6 +172,21 @@ pub(crate) fn read_opaque(token: &str) -> Option<String> {
     String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
+/// The secret that a call to a token endpoint brings, by its grant.
+pub(crate) fn granted_by(request: &Request) -> Option<String> {
+    let form = request.form();
+    let given = |name: &str| {
+        form.iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
+    match given("grant_type")?.as_str() {
+        "refresh_token" => given("refresh_token"),
+        "password" => given("password"),
+        _ => given("client_secret"),
+    }
+}
+
 // ---- tickets
 
 /// The tickets of a contact and of those that were merged into it; `None` without the contact.
@@ -187,7 +234,6 @@ pub(crate) fn sha256(key: &str, parts: &[&[u8]]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-#[expect(dead_code, reason = "the vendors that sign by SHA-1 come next")]
 pub(crate) fn sha1(key: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut mac = Hmac::<Sha1>::new_from_slice(key.as_bytes()).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));

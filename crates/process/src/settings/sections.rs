@@ -268,7 +268,7 @@ section! {
     Redis {
         /// Time of a read.
         read_timeout: Duration = "500ms" in "1ms"..="1m";
-        /// Time of a script that writes.
+        /// Time of one step of a write.
         write_timeout: Duration = "2s" in "1ms"..="5m";
         /// Time between two pings of the watchdog.
         watchdog_ping: Duration = "2s" in "1ms"..="5m";

@@ -10,7 +10,7 @@ pub(super) struct Keys {
     namespace: String,
 }
 
-/// The five keys of a snapshot.
+/// The keys of a snapshot.
 pub(super) struct SnapshotKeys {
     /// Hash: the head.
     pub head: String,
@@ -18,15 +18,26 @@ pub(super) struct SnapshotKeys {
     pub bodies: String,
     /// Hash: id → position, CRM time, observed, content hash, lookup keys; 8 bytes each.
     pub ids: String,
-    /// Lex sorted set: lookup key (16 hex digits), id.
-    pub lookups: String,
     /// Lex sorted set: observed (16 hex digits), id.
     pub stones: String,
+    /// Hash: lookup key (8 bytes, high byte first) → the first id that carries it.
+    pub holders: String,
+    /// Lex sorted set: lookup key (16 hex digits), id. The ids that carry a key beside its holder; of what step 1 of the
+    /// layout left, all of them.
+    pub lookups: String,
 }
 
 impl SnapshotKeys {
-    pub fn all(&self) -> [&str; 5] {
-        [&self.head, &self.bodies, &self.ids, &self.lookups, &self.stones]
+    /// In the order in which scripts take them.
+    pub fn all(&self) -> [&str; 6] {
+        [
+            &self.head,
+            &self.bodies,
+            &self.ids,
+            &self.stones,
+            &self.holders,
+            &self.lookups,
+        ]
     }
 }
 
@@ -76,9 +87,15 @@ impl Keys {
             head: key("head"),
             bodies: key("bodies"),
             ids: key("ids"),
-            lookups: key("lookups"),
             stones: key("stones"),
+            holders: key("holders"),
+            lookups: key("lookups"),
         }
+    }
+
+    /// Pattern of the sorted sets of lookup keys of all snapshots.
+    pub fn all_lookups(&self) -> String {
+        format!("{{s???}}:{}:v1:snap:*:lookups", self.namespace)
     }
 
     /// Sorted set: dirty ids by mark.

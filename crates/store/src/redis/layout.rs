@@ -2,6 +2,7 @@
 
 use contacts::StoreError;
 use migrations::redis::STEPS;
+use redis::Script;
 
 use super::keys::Keys;
 use super::link::Link;
@@ -37,7 +38,11 @@ pub(super) async fn bring_up_to_date(link: &Link, keys: &Keys, dry_run: bool) ->
             (true, _) => StepState::Done,
             (false, true) => StepState::Pending,
             (false, false) => {
-                // Step 1 has nothing to convert: before it there were no keys.
+                match step.number {
+                    2 => hold_lookups(link, keys).await?,
+                    // Step 1 has nothing to convert: before it there were no keys.
+                    _ => {}
+                }
                 let record = redis::cmd("HSETNX")
                     .arg(keys.layout())
                     .arg(step.number)
@@ -50,4 +55,42 @@ pub(super) async fn bring_up_to_date(link: &Link, keys: &Keys, dry_run: bool) ->
         reports.push(step.report(state));
     }
     Ok(reports)
+}
+
+/// Keys looked at, and pairs moved, in one call, so that none holds the server for long.
+const SCAN: usize = 1000;
+const PIECE: usize = 200;
+
+/// Step 2. Before it the pairs of lookup key and id lie in one sorted set, in which a process of step 2 still finds them, so
+/// that a snapshot that is converted in part is whole. A process of step 1 would not find those that moved.
+async fn hold_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
+    let script = Script::new(include_str!("hold.lua"));
+    let mut cursor = "0".to_owned();
+    loop {
+        let scan = redis::cmd("SCAN")
+            .arg(&cursor)
+            .arg("MATCH")
+            .arg(keys.all_lookups())
+            .arg("COUNT")
+            .arg(SCAN)
+            .clone();
+        let (next, found): (String, Vec<String>) = link.query("look for snapshots", &scan).await?;
+        for lookups in found {
+            let Some(snapshot) = lookups.strip_suffix("lookups") else {
+                continue;
+            };
+            let holders = format!("{snapshot}holders");
+            let mut from = Some(b"-".to_vec());
+            while let Some(start) = from {
+                let mut piece = script.prepare_invoke();
+                piece.key(&lookups).key(&holders).arg(start).arg(PIECE);
+                let last: Option<Vec<u8>> = link.script("move lookup keys", &piece).await?;
+                from = last.map(|last| [b"(".as_slice(), &last].concat());
+            }
+        }
+        if next == "0" {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }

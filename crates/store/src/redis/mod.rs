@@ -1,6 +1,7 @@
 //! The store on Redis 7 or newer. Truth that must outlive a crash needs an append-only file; `warnings` says when there
 //! is none, and a server that evicts keys is refused.
 
+mod commit;
 mod documents;
 mod error;
 mod frame;
@@ -9,6 +10,7 @@ mod layout;
 mod link;
 mod marks;
 mod packed;
+mod plan;
 mod pool;
 mod probe;
 mod snapshots;
@@ -29,8 +31,8 @@ use pool::Pool;
 
 pub use target::RedisTarget;
 
-/// Limits in time. Pages, other reads and writes have connections of their own, so that a slow script delays no page, and a
-/// page nothing else.
+/// Limits in time. Pages, commits, other reads and other writes have connections of their own, so that a slow script delays
+/// no page, and a page nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
     pub read_timeout: Duration,
@@ -58,6 +60,7 @@ pub struct RedisStore {
     reads: Arc<Link>,
     writes: Arc<Link>,
     pages: Pool,
+    commits: Pool,
     scripts: Scripts,
     watchdog: AbortHandle,
 }
@@ -66,7 +69,6 @@ struct Scripts {
     swap: Script,
     head: Script,
     open: Script,
-    commit: Script,
     bodies: Script,
     sweep: Script,
     mark: Script,
@@ -94,7 +96,8 @@ impl RedisStore {
             keys,
             reads,
             writes,
-            pages: Pool::new(target.connection_info(), settings.read_timeout),
+            pages: Pool::new("page", target.connection_info(), settings.read_timeout),
+            commits: Pool::new("commit", target.connection_info(), settings.write_timeout),
             scripts: Scripts::new(),
             watchdog,
         })
@@ -113,7 +116,6 @@ impl Scripts {
             swap: Script::new(include_str!("swap.lua")),
             head: Script::new(include_str!("head.lua")),
             open: Script::new(include_str!("open.lua")),
-            commit: Script::new(include_str!("commit.lua")),
             bodies: Script::new(include_str!("bodies.lua")),
             sweep: Script::new(include_str!("sweep.lua")),
             mark: Script::new(include_str!("mark.lua")),

@@ -1,6 +1,6 @@
 //! Numbers and known ids as Redis holds them.
 
-use contacts::record::{Known, Removal, Row};
+use contacts::record::{Known, Row};
 use contacts::{Micros, Position};
 
 use super::error::unreadable;
@@ -46,30 +46,28 @@ pub(super) fn known(packed: &[u8]) -> Result<Known, StoreError> {
     })
 }
 
-fn pack(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
-    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
+/// [`known`] reads it back.
+pub(super) fn pack_known(known: &Known) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(8 * (4 + known.keys.len()));
+    let numbers = [known.position.0, known.updated.0, known.observed.0, known.hash];
+    for number in numbers.iter().chain(&known.keys) {
+        packed.extend_from_slice(&number.to_be_bytes());
+    }
+    packed
 }
 
-/// The arguments of a row in `commit.lua`.
-pub(super) fn row(row: &Row) -> [Vec<u8>; 5] {
-    let mut content = hex(row.updated.0).into_bytes();
-    content.extend_from_slice(&row.body);
-    let indexed = if row.indexed { b"1" } else { b"0" };
-    [
-        row.id.clone().into_bytes(),
-        pack([row.updated.0, row.observed.0, row.hash]),
-        indexed.to_vec(),
-        content,
-        pack(row.keys.iter().copied()),
-    ]
+/// Appends a record's member of the bodies.
+pub(super) fn put_member(to: &mut Vec<u8>, position: Position, row: &Row) {
+    to.reserve(JSON_AT + row.body.len());
+    to.extend_from_slice(position.hex().as_bytes());
+    to.extend_from_slice(hex(row.updated.0).as_bytes());
+    to.extend_from_slice(&row.body);
 }
 
-/// The arguments of a removal in `commit.lua`.
-pub(super) fn removal(removal: &Removal) -> [Vec<u8>; 2] {
-    [
-        removal.id.clone().into_bytes(),
-        pack([removal.updated.0, removal.observed.0]),
-    ]
+/// The bounds of a position's member, and of no other: `g` follows every hex digit.
+pub(super) fn range(position: Position) -> [String; 2] {
+    let position = position.hex();
+    [format!("[{position}"), format!("({position}g")]
 }
 
 /// Where the JSON begins in a member of the bodies: after position and CRM time.
@@ -89,7 +87,6 @@ mod tests {
 
     #[test]
     fn what_is_packed_reads_back_and_damage_is_an_error() {
-        let packed = pack([1, u64::MAX, 3, 0x8000_0000_0000_0000, 7, 8]);
         let expected = Known {
             position: Position(1),
             updated: Micros(u64::MAX),
@@ -97,6 +94,7 @@ mod tests {
             hash: 0x8000_0000_0000_0000,
             keys: vec![7, 8],
         };
+        let packed = pack_known(&expected);
         assert_eq!(known(&packed).unwrap(), expected);
         assert!(known(&packed[..31]).is_err() && known(&packed[..24]).is_err() && known(&packed[..33]).is_err());
         let record = format!("{}{}{{}}", hex(5), hex(u64::MAX));

@@ -1,5 +1,6 @@
-//! Connections that carry one request at a time, for replies so large that reading them is most of the work: the task
-//! that asks reads its reply itself, into a buffer that is used again, and several tasks read at the same time.
+//! Connections that carry one request at a time. For pages, because reading the reply is most of the work: the task that
+//! asks reads it itself, into a buffer that is used again, and several tasks read at the same time. For commits, because
+//! what a transaction watches belongs to its connection.
 //!
 //! None can stay half open: a connection that fails or times out is closed, and the idle ones with it; a request whose
 //! caller went away takes its connection along.
@@ -14,7 +15,7 @@ use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, Pipeline, RedisError, Value};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::{failed, too_slow};
 use super::frame::{Frame, Reply};
@@ -28,16 +29,27 @@ const ROOM: (usize, usize) = (64 << 10, 1 << 20);
 const KEPT: usize = 2 << 20;
 
 pub(super) struct Pool {
+    /// For metrics: `page` or `commit`.
+    name: &'static str,
     info: ConnectionInfo,
-    /// For one reply, or several that were asked for together.
+    /// For the replies to what is asked together.
     limit: Duration,
     idle: Mutex<Vec<Connection>>,
     places: Semaphore,
 }
 
+/// Requests one after the other on a connection that nobody else uses meanwhile. Dropped instead of
+/// [kept](Conversation::keep), it closes the connection, and what the server holds for it is gone.
+pub(super) struct Conversation<'a> {
+    pool: &'a Pool,
+    connection: Connection,
+    _place: SemaphorePermit<'a>,
+}
+
 impl Pool {
-    pub fn new(info: ConnectionInfo, limit: Duration) -> Pool {
+    pub fn new(name: &'static str, info: ConnectionInfo, limit: Duration) -> Pool {
         Pool {
+            name,
             info,
             limit,
             idle: Mutex::default(),
@@ -47,26 +59,60 @@ impl Pool {
 
     /// Asks for reads; `doing` completes "redis could not …". An error that the server answers fails the whole.
     pub async fn ask<const N: usize>(&self, doing: &str, asked: &Pipeline) -> Result<[Reply; N], StoreError> {
-        // Covers waiting for a place and a new connection too.
-        let limit = self.limit * 2;
-        let answer = match tokio::time::timeout(limit, self.attempt(asked)).await {
-            Ok(Ok(replies)) => return Ok(replies),
-            Ok(Err(error)) if error.is_timeout() => failed(doing, error),
-            Ok(Err(error)) => return Err(failed(doing, error)),
-            Err(_) => too_slow(doing, limit),
-        };
-        metrics::counter!("snapbridge_redis_timeouts_total", "link" => "page").increment(1);
-        self.idle.lock().clear();
-        Err(answer)
+        self.within(doing, async {
+            let (conversation, replies) = self.begin(doing, asked, N).await?;
+            conversation.keep();
+            replies.try_into().map_err(|_| self.failed(doing, garbled()))
+        })
+        .await
     }
 
-    async fn attempt<const N: usize>(&self, asked: &Pipeline) -> Result<[Reply; N], RedisError> {
-        let _place = self.places.acquire().await;
+    /// Begins a conversation with reads, which may go out a second time if the first connection turns out to be closed.
+    /// `replies`: how many are expected.
+    pub async fn begin(
+        &self,
+        doing: &str,
+        asked: &Pipeline,
+        replies: usize,
+    ) -> Result<(Conversation<'_>, Vec<Reply>), StoreError> {
         let asked = asked.get_packed_pipeline();
+        let (conversation, replies) = self
+            .attempt(&asked, replies)
+            .await
+            .map_err(|error| self.failed(doing, error))?;
+        // All replies have come, so the connection is good for the next request, whatever they say.
+        match refused(&replies) {
+            Ok(()) => Ok((conversation, replies)),
+            Err(error) => {
+                conversation.keep();
+                Err(failed(doing, error))
+            }
+        }
+    }
+
+    /// Covers what the limits of single requests leave out: waiting for a place and for a new connection.
+    pub async fn within<T>(
+        &self,
+        doing: &str,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.limit * 2;
+        match tokio::time::timeout(limit, act).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.give_up();
+                Err(too_slow(doing, limit))
+            }
+        }
+    }
+
+    async fn attempt(&self, asked: &[u8], count: usize) -> Result<(Conversation<'_>, Vec<Reply>), RedisError> {
+        // Never closed.
+        let place = self.places.acquire().await.map_err(|_| garbled())?;
         let idle = self.idle.lock().pop();
         if let Some(mut connection) = idle {
-            match self.bounded(connection.ask(&asked)).await {
-                Ok(replies) => return self.done(connection, replies),
+            match self.bounded(connection.ask(asked, count)).await {
+                Ok(replies) => return Ok((self.conversation(connection, place), replies)),
                 Err(error) if error.is_timeout() => return Err(error),
                 // The server has closed it, and probably the others, since they were used last. These are reads, so they
                 // may be asked again.
@@ -74,8 +120,16 @@ impl Pool {
             }
         }
         let mut connection = Connection::open(&self.info).await?;
-        let replies = self.bounded(connection.ask(&asked)).await?;
-        self.done(connection, replies)
+        let replies = self.bounded(connection.ask(asked, count)).await?;
+        Ok((self.conversation(connection, place), replies))
+    }
+
+    fn conversation<'a>(&'a self, connection: Connection, place: SemaphorePermit<'a>) -> Conversation<'a> {
+        Conversation {
+            pool: self,
+            connection,
+            _place: place,
+        }
     }
 
     async fn bounded<T>(&self, act: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
@@ -83,21 +137,49 @@ impl Pool {
         tokio::time::timeout(self.limit, act).await.map_err(late)?
     }
 
-    /// All replies have come, so the connection is good for the next request, whatever they say.
-    fn done<const N: usize>(&self, connection: Connection, replies: [Reply; N]) -> Result<[Reply; N], RedisError> {
-        if connection.buffer.capacity() <= KEPT {
-            self.idle.lock().push(connection);
+    fn failed(&self, doing: &str, error: RedisError) -> StoreError {
+        if error.is_timeout() {
+            self.give_up();
         }
-        replies.iter().try_for_each(refused)?;
-        Ok(replies)
+        failed(doing, error)
+    }
+
+    /// After a timeout the other connections are not trusted either.
+    fn give_up(&self) {
+        metrics::counter!("snapbridge_redis_timeouts_total", "link" => self.name).increment(1);
+        self.idle.lock().clear();
     }
 }
 
-fn refused(reply: &Reply) -> Result<(), RedisError> {
-    match reply {
-        Reply::Other(Value::ServerError(error)) => Err(error.clone().into()),
-        Reply::Other(_) | Reply::Strings(_) => Ok(()),
+impl Conversation<'_> {
+    /// Asks once. An error that the server answers fails the whole.
+    pub async fn ask(&mut self, doing: &str, asked: &Pipeline, replies: usize) -> Result<Vec<Reply>, StoreError> {
+        let asked = asked.get_packed_pipeline();
+        let answer = self.pool.bounded(self.connection.ask(&asked, replies)).await;
+        let replies = answer.map_err(|error| self.pool.failed(doing, error))?;
+        refused(&replies).map_err(|error| failed(doing, error))?;
+        Ok(replies)
     }
+
+    /// The connection may serve the next one. Not after an error of [`Conversation::ask`].
+    pub fn keep(self) {
+        if self.connection.buffer.capacity() <= KEPT {
+            self.pool.idle.lock().push(self.connection);
+        }
+    }
+}
+
+/// The first error among the replies, or among the replies that a transaction gathered.
+fn refused(replies: &[Reply]) -> Result<(), RedisError> {
+    let error = |value: &Value| match value {
+        Value::ServerError(error) => Err(error.clone().into()),
+        _ => Ok(()),
+    };
+    replies.iter().try_for_each(|reply| match reply {
+        Reply::Other(Value::Array(values)) => values.iter().try_for_each(error),
+        Reply::Other(value) => error(value),
+        Reply::Strings(_) => Ok(()),
+    })
 }
 
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -129,29 +211,27 @@ impl Connection {
         if let Some(password) = redis.password() {
             let mut auth = redis::pipe();
             auth.cmd("AUTH").arg(redis.username()).arg(password);
-            let [reply] = self.ask(&auth.get_packed_pipeline()).await?;
-            refused(&reply)?;
+            refused(&self.ask(&auth.get_packed_pipeline(), 1).await?)?;
         }
         if redis.db() != 0 {
             let mut select = redis::pipe();
             select.cmd("SELECT").arg(redis.db());
-            let [reply] = self.ask(&select.get_packed_pipeline()).await?;
-            refused(&reply)?;
+            refused(&self.ask(&select.get_packed_pipeline(), 1).await?)?;
         }
         Ok(())
     }
 
     /// After an error, the connection must not be used again.
-    async fn ask<const N: usize>(&mut self, asked: &[u8]) -> Result<[Reply; N], RedisError> {
+    async fn ask(&mut self, asked: &[u8], count: usize) -> Result<Vec<Reply>, RedisError> {
         self.socket.write_all(asked).await?;
-        let mut replies = Vec::with_capacity(N);
-        for _ in 0..N {
+        let mut replies = Vec::with_capacity(count);
+        for _ in 0..count {
             replies.push(self.reply().await?);
         }
         if !self.buffer.is_empty() {
             return Err(garbled());
         }
-        replies.try_into().map_err(|_| garbled())
+        Ok(replies)
     }
 
     async fn reply(&mut self) -> Result<Reply, RedisError> {

@@ -1,4 +1,4 @@
-//! Snapshots: pages are read with native commands, everything that decides is a script.
+//! Snapshots. [`super::commit`] has how they are written.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,35 +60,7 @@ impl Snapshots for RedisStore {
     }
 
     async fn commit(&self, account: &AccountId, stream: Stream, commit: &Commit) -> StoreResult<Committed> {
-        let mut script = self.scripts.commit.prepare_invoke();
-        script.key(&self.keys.snapshot(account, stream).all());
-        let changes = changed_fields(commit);
-        script
-            .arg(hex(commit.fence.0))
-            .arg(commit.rows.len())
-            .arg(commit.removals.len())
-            .arg(changes.len());
-        script.arg(changes);
-        for row in &commit.rows {
-            script.arg(&packed::row(row));
-        }
-        for removal in &commit.removals {
-            script.arg(&packed::removal(removal));
-        }
-        let answer: Vec<Value> = self.writes.script("commit", &script).await?;
-        let number = |value: &Value| redis::from_redis_value_ref(value).map_err(|_| unreadable("a commit's answer"));
-        match answer.as_slice() {
-            [lost] if text(lost) == b"lost" => Err(no_snapshot()),
-            [_, seen] => Err(fenced(commit.fence, Fence(from_hex(text(seen))?))),
-            [_, written, same, stale, removed, position] => Ok(Committed {
-                written: number(written)?,
-                same: number(same)?,
-                stale: number(stale)?,
-                removed: number(removed)?,
-                position: Position(from_hex(text(position))?),
-            }),
-            _ => Err(unreadable("a commit's answer")),
-        }
+        self.write(account, stream, commit).await
     }
 
     async fn page(&self, account: &AccountId, stream: Stream, slice: &Slice) -> StoreResult<Page> {
@@ -174,26 +146,23 @@ impl Snapshots for RedisStore {
     }
 
     async fn find(&self, account: &AccountId, stream: Stream, key: u64) -> StoreResult<Vec<String>> {
-        let key = hex(key);
+        let keys = self.keys.snapshot(account, stream);
+        let text = hex(key);
         // No text in UTF-8 holds the byte FF.
-        let end = [b"(", key.as_bytes(), b"\xff"].concat();
-        let lookups = self.keys.snapshot(account, stream).lookups;
-        let range = redis::cmd("ZRANGE")
-            .arg(lookups)
-            .arg(format!("[{key}"))
-            .arg(end)
-            .arg("BYLEX")
-            .clone();
-        let found: Vec<String> = self.reads.query("look up a key", &range).await?;
-        found
-            .into_iter()
-            .map(|member| {
-                member
-                    .get(16..)
-                    .map(str::to_owned)
-                    .ok_or_else(|| unreadable("a lookup key"))
-            })
-            .collect()
+        let end = [b"(", text.as_bytes(), b"\xff"].concat();
+        let mut both = redis::pipe();
+        both.cmd("HGET").arg(&keys.holders).arg(&key.to_be_bytes());
+        let range = both.cmd("ZRANGE").arg(&keys.lookups);
+        range.arg(format!("[{text}")).arg(end).arg("BYLEX");
+        let (holder, others): (Option<String>, Vec<String>) = self.reads.pipeline("look up a key", &both).await?;
+        let id = |member: String| {
+            let id = member.get(16..).map(str::to_owned);
+            id.ok_or_else(|| unreadable("a lookup key"))
+        };
+        let mut found = others.into_iter().map(id).collect::<StoreResult<Vec<String>>>()?;
+        found.extend(holder);
+        found.sort_unstable();
+        Ok(found)
     }
 
     async fn bodies(&self, account: &AccountId, stream: Stream, ids: &[String]) -> StoreResult<Vec<Option<Bytes>>> {
@@ -279,25 +248,4 @@ fn head(fields: &[Option<Bytes>]) -> StoreResult<Option<Head>> {
         committed: Micros(number(committed)?),
         fresh: Micros(number(fresh)?),
     }))
-}
-
-/// Field and value of what a commit changes in the head.
-fn changed_fields(commit: &Commit) -> Vec<Vec<u8>> {
-    let change = &commit.head;
-    let fields = [
-        (
-            "ready",
-            change
-                .ready
-                .map(|ready| if ready { b"1".to_vec() } else { b"0".to_vec() }),
-        ),
-        ("watermark", change.watermark.map(|time| hex(time.0).into_bytes())),
-        ("progress", change.progress.clone()),
-        ("fresh", change.fresh.map(|time| hex(time.0).into_bytes())),
-    ];
-    fields
-        .into_iter()
-        .filter_map(|(name, value)| Some([name.as_bytes().to_vec(), value?]))
-        .flatten()
-        .collect()
 }

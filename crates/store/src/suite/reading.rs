@@ -212,6 +212,69 @@ pub(super) async fn a_record_that_changes_while_it_is_read_moves_behind_the_read
     assert_eq!(ids(&next), ["0", "3", "6"]);
 }
 
+/// A lease has one holder, but nothing may rest on that: writers that meet get on one after the other.
+pub(super) async fn invariant_1_a_reader_behind_several_writers_misses_nothing(
+    make: &impl AsyncFn() -> Arc<dyn Store>,
+) {
+    const WRITERS: usize = 4;
+    const COMMITS: usize = 15;
+    let at = Opened::new(make).await;
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (store, account, stream) = (Arc::clone(&at.store), at.account.clone(), at.stream);
+            let commits: Vec<_> = (0..COMMITS)
+                .map(|n| {
+                    let mut own = row(&format!("{writer}.{n}"), 1, 1, "own");
+                    own.keys = vec![7];
+                    let turn = (writer + n * WRITERS) as u64;
+                    at.commit_of(vec![own, row("all", 1 + turn, 1, &turn.to_string())], vec![])
+                })
+                .collect();
+            tokio::spawn(async move {
+                for commit in commits {
+                    store.commit(&account, stream, &commit).await.expect("commits");
+                }
+            })
+        })
+        .collect();
+    let (mut seen, mut after) = (Vec::new(), Position::START);
+    let mut read_on = async |seen: &mut Vec<String>| {
+        let head = at.store.head(&at.account, at.stream).await.unwrap().unwrap();
+        let page = at
+            .page(&Slice {
+                after,
+                until: Some(head.position),
+                ..EVERYTHING
+            })
+            .await;
+        seen.extend(ids(&page));
+        // As a run that is complete does: nothing may come to lie at or behind the head it saw.
+        after = head.position;
+    };
+    while writers.iter().any(|writer| !writer.is_finished()) {
+        read_on(&mut seen).await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    read_on(&mut seen).await;
+    let mut own: Vec<String> = seen.iter().filter(|id| *id != "all").cloned().collect();
+    own.sort();
+    let mut expected: Vec<String> = (0..WRITERS)
+        .flat_map(|writer| (0..COMMITS).map(move |n| format!("{writer}.{n}")))
+        .collect();
+    expected.sort();
+    assert_eq!(own, expected, "each record once");
+    assert_eq!(at.count().await, expected.len() as u64 + 1);
+    assert_eq!(at.store.find(&at.account, at.stream, 7).await.unwrap(), expected);
+    let last = (WRITERS * COMMITS) as u64;
+    assert_eq!(
+        at.known("all").await.unwrap().updated,
+        Micros(last),
+        "the newest version won"
+    );
+}
+
 pub(super) async fn unseen_records_are_found_in_pieces(make: &impl AsyncFn() -> Arc<dyn Store>) {
     let at = numbered(make, 700).await;
     let seen: Vec<_> = (100..700)
@@ -278,6 +341,34 @@ pub(super) async fn lookup_keys_follow_the_content(make: &impl AsyncFn() -> Arc<
     let body = row("b", 0, 0, "y").body;
     let expected = [Some(body.clone().into()), None, None, Some(body.into())];
     assert_eq!(at.store.bodies(&at.account, at.stream, &asked).await.unwrap(), expected);
+}
+
+pub(super) async fn a_lookup_key_of_many_loses_one_at_a_time(make: &impl AsyncFn() -> Arc<dyn Store>) {
+    let at = Opened::new(make).await;
+    let with = |id: &str, version, keys: &[u64]| {
+        let mut row = row(id, version, version, &version.to_string());
+        row.keys = keys.to_vec();
+        row
+    };
+    let find = async |key| at.store.find(&at.account, at.stream, key).await.unwrap();
+    at.commit(["a", "b", "c", "d"].map(|id| with(id, 1, &[5, 5])).into(), vec![])
+        .await;
+    assert_eq!(find(5).await, ["a", "b", "c", "d"]);
+    at.commit(vec![with("a", 2, &[])], vec![]).await;
+    assert_eq!(find(5).await, ["b", "c", "d"], "the first one is gone");
+    at.commit(vec![with("e", 2, &[5])], vec![removal("c", 0, 2)]).await;
+    assert_eq!(find(5).await, ["b", "d", "e"], "one comes while another goes");
+    at.commit(vec![with("a", 3, &[5]), with("e", 3, &[6])], vec![removal("b", 0, 3)])
+        .await;
+    assert_eq!(
+        (find(5).await, find(6).await),
+        (vec!["a".into(), "d".into()], vec!["e".into()])
+    );
+    at.commit(vec![], ["a", "d", "e"].map(|id| removal(id, 0, 9)).into())
+        .await;
+    assert_eq!((find(5).await, find(6).await), (vec![], vec![]));
+    at.commit(vec![with("d", 10, &[5])], vec![]).await;
+    assert_eq!(find(5).await, ["d"]);
 }
 
 pub(super) async fn odd_ids_and_texts_come_back_as_they_were(make: &impl AsyncFn() -> Arc<dyn Store>) {

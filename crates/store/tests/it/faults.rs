@@ -211,6 +211,67 @@ async fn a_page_finds_out_itself_that_its_connection_is_dead() {
 }
 
 #[tokio::test]
+async fn a_commit_finds_out_itself_that_its_connection_is_dead() {
+    let Some(mut server) = Server::start(&[]).await else {
+        return;
+    };
+    let relay = Relay::to(&server).await;
+    store::migrate(&relay.url, "own", false).await.unwrap();
+    let store = connect(&relay.url, "own", quick()).await;
+    let account = opened(&store).await;
+    let write = async |name: &str| store.commit(&account, STREAM, &commit(name)).await;
+    assert_eq!(write("1").await.unwrap().written, 1);
+    relay.swallow();
+    assert_eq!(kind(write("2").await), StoreErrorKind::Unavailable);
+    assert_eq!(
+        write("2").await.unwrap().written,
+        1,
+        "the next one has a new connection"
+    );
+    // Closed while idle: nothing was written yet, so it begins anew.
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await.ok();
+    assert_eq!(write("3").await.unwrap().written, 1);
+    server.crash();
+    assert_eq!(kind(write("4").await), StoreErrorKind::Unavailable);
+    server.restart().await;
+    wait_until("commits work again", async || write("4").await.is_ok()).await;
+    wait_until("reads work again", async || store.head(&account, STREAM).await.is_ok()).await;
+    let page = store.page(&account, STREAM, &EVERYTHING).await.unwrap();
+    assert_eq!(ids(&page), ["1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_waits_for_is_done_whole_or_not_at_all() {
+    let Some(server) = Server::start(&[]).await else { return };
+    let store = server.store(patient()).await;
+    for polls in 0..40 {
+        let account = opened(&store).await;
+        let mut both = commit("1");
+        both.rows.push(row("2", 1, 1, "a"));
+        both.head.progress = Some(b"done".to_vec());
+        let mut given_up = store.commit(&account, STREAM, &both);
+        for _ in 0..polls {
+            if futures::poll!(&mut given_up).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(given_up);
+        // What it watched does not stand in the way of another one on another connection, or the same.
+        let gone = Commit {
+            rows: vec![row("3", 1, 1, "a")],
+            ..commit("")
+        };
+        store.commit(&account, STREAM, &gone).await.unwrap();
+        let head = store.head(&account, STREAM).await.unwrap().unwrap();
+        let found = ids(&store.page(&account, STREAM, &EVERYTHING).await.unwrap());
+        let whole = head.progress == b"done" && head.count == 3 && found.len() == 3;
+        let nothing = head.progress.is_empty() && head.count == 1 && found == ["3"];
+        assert!(whole || nothing, "{head:?} {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_that_nobody_waits_for_leaves_nothing_to_the_next_one() {
     let Some(server) = Server::start(&[]).await else { return };
     let store = server.store(patient()).await;

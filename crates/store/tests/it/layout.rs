@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use contacts::SystemClock;
-use contacts::ports::StoreErrorKind;
+use contacts::ports::{Commit, HeadChange, Snapshots, StoreErrorKind};
+use contacts::{AccountId, Clock, Fence, Generation, Position, Stream, SystemClock};
+use store::suite::{EVERYTHING, any_account, removal, row};
 use store::{RedisStore, SqliteStore, StepState, StoreUrl};
 
 use crate::server::{Shared, patient};
@@ -77,6 +78,162 @@ async fn a_file_that_is_no_database_is_unreadable() {
         .err()
         .unwrap();
     assert_eq!(error.kind, StoreErrorKind::Unreadable, "{error:?}");
+}
+
+/// A snapshot as step 1 had it: three contacts that share key 7, of whom the last is gone, and `more` with a key each.
+async fn first_layout(server: &Shared, namespace: &str, more: u64) -> AccountId {
+    let account = any_account();
+    let key = |part: &str| format!("{{{}}}:{namespace}:v1:snap:{account}:contacts:{part}", account.shard());
+    let layout = format!("{{s000}}:{namespace}:layout");
+    let mut all = redis::pipe();
+    all.hset(layout, 1, "first_keys");
+    let packed = |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_be_bytes()).collect() };
+    let mut write = |id: &str, position: u64, keys: &[u64]| {
+        let row = row(id, 5, 5, "old");
+        let known = packed(&[&[position, 5, 5, row.hash], keys].concat());
+        let member = [format!("{position:016x}{:016x}", 5).as_bytes(), &row.body].concat();
+        all.zadd(key("bodies"), member, 0).hset(key("ids"), id, known);
+        for lookup in keys {
+            all.zadd(key("lookups"), format!("{lookup:016x}{id}"), 0);
+        }
+    };
+    write("a", 10, &[7, u64::MAX]);
+    write("b", 11, &[7]);
+    for n in 0..more {
+        write(&format!("m{n}"), 100 + n, &[1000 + n]);
+    }
+    let zero = format!("{:016x}", 0);
+    all.hset(key("ids"), "c", packed(&[0, 5, 6, 0]))
+        .zadd(key("stones"), format!("{:016x}c", 6), 0);
+    all.hset_multiple(
+        key("head"),
+        &[
+            ("generation", format!("{:016x}", 9)),
+            ("fence", format!("{:016x}", 3)),
+            ("position", format!("{:016x}", 100 + more)),
+            ("ready", "1".into()),
+            ("watermark", zero.clone()),
+            ("count", (2 + more).to_string()),
+            ("progress", "somewhere".into()),
+            ("committed", zero.clone()),
+            ("fresh", zero),
+        ],
+    );
+    server.pipeline(&all).await;
+    account
+}
+
+async fn is_served(store: &RedisStore, account: &AccountId, more: u64) {
+    let stream = Stream::Contacts;
+    let find = async |key| store.find(account, stream, key).await.unwrap();
+    assert_eq!(
+        (find(7).await, find(u64::MAX).await),
+        (vec!["a".to_owned(), "b".to_owned()], vec!["a".to_owned()])
+    );
+    for n in 0..more {
+        assert_eq!(find(1000 + n).await, [format!("m{n}")]);
+    }
+    let head = store.head(account, stream).await.unwrap().unwrap();
+    assert_eq!(
+        (head.generation, head.count, head.ready),
+        (Generation(9), 2 + more, true)
+    );
+    assert_eq!(
+        (head.fence, head.progress.as_slice()),
+        (Fence(3), b"somewhere".as_slice())
+    );
+    let page = store.page(account, stream, &EVERYTHING).await.unwrap();
+    assert_eq!(
+        (page.bodies.len() as u64, page.last),
+        (2 + more, Some(Position(100 + more - 1).max(Position(11))))
+    );
+}
+
+#[tokio::test]
+async fn the_lookup_keys_of_step_1_are_found_after_step_2() {
+    const MORE: u64 = 450;
+    Shared::with(async |server| {
+        let (url, namespace) = (server.url(), server.namespace());
+        let StoreUrl::Redis(target) = url else {
+            panic!("not a Redis: {url}")
+        };
+        let mut accounts = Vec::new();
+        for _ in 0..6 {
+            accounts.push(first_layout(server, &namespace, MORE).await);
+        }
+        // Another installation, whose name begins in the same way, is left alone.
+        let other = format!("{namespace}x");
+        let stranger = first_layout(server, &other, 1).await;
+        let key = |account: &AccountId, part: &str| {
+            format!("{{{}}}:{namespace}:v1:snap:{account}:contacts:{part}", account.shard())
+        };
+        let behind = RedisStore::connect(target, &namespace, patient()).await.err().unwrap();
+        assert!(behind.message.contains("run `snapbridge migrate` first"), "{behind}");
+        let dry = states(&store::migrate(url, &namespace, true).await.unwrap());
+        assert_eq!(dry, [StepState::Done, StepState::Pending]);
+
+        // Interrupted by a snapshot that is damaged: some are converted, and the step is not recorded.
+        let blocked = key(&accounts[3], "holders");
+        let () = server.command(redis::cmd("SET").arg(&blocked).arg("damaged")).await;
+        let error = store::migrate(url, &namespace, false).await.err().unwrap();
+        assert_eq!(error.kind, StoreErrorKind::Unreadable, "{error}");
+        assert!(RedisStore::connect(target, &namespace, patient()).await.is_err());
+        // And one in the middle of a snapshot.
+        let half = &accounts[4];
+        let () = server
+            .command(redis::cmd("ZREM").arg(key(half, "lookups")).arg(format!("{:016x}a", 7)))
+            .await;
+        let held = redis::cmd("HSET")
+            .arg(key(half, "holders"))
+            .arg(&7_u64.to_be_bytes())
+            .arg("a")
+            .clone();
+        let () = server.command(&held).await;
+        let () = server.command(redis::cmd("DEL").arg(&blocked)).await;
+
+        for expected in [StepState::Applied, StepState::Done] {
+            let taken = states(&store::migrate(url, &namespace, false).await.unwrap());
+            assert_eq!(taken, [StepState::Done, expected]);
+            let store = RedisStore::connect(target, &namespace, patient()).await.unwrap();
+            for account in &accounts {
+                is_served(&store, account, MORE).await;
+                let left: u64 = server.command(redis::cmd("ZCARD").arg(key(account, "lookups"))).await;
+                let held: u64 = server.command(redis::cmd("HLEN").arg(key(account, "holders"))).await;
+                assert_eq!(
+                    (left, held),
+                    (1, 2 + MORE),
+                    "of key 7 one is held, the other one shares it"
+                );
+            }
+        }
+        let untouched: u64 = server
+            .command(redis::cmd("ZCARD").arg(format!(
+                "{{{}}}:{other}:v1:snap:{stranger}:contacts:lookups",
+                stranger.shard()
+            )))
+            .await;
+        assert_eq!(untouched, 4);
+
+        // What is written from now on goes by the new places.
+        let store = RedisStore::connect(target, &namespace, patient()).await.unwrap();
+        for account in &accounts {
+            let mut moved = row("b", 6, 7, "new");
+            moved.keys = vec![1000];
+            let commit = Commit {
+                fence: Fence(3),
+                now: SystemClock.now(),
+                rows: vec![moved],
+                removals: vec![removal("a", 0, 8), removal("m1", 0, 8)],
+                head: HeadChange::default(),
+            };
+            let done = store.commit(account, Stream::Contacts, &commit).await.unwrap();
+            assert_eq!((done.written, done.removed), (1, 2));
+            let find = async |key| store.find(account, Stream::Contacts, key).await.unwrap();
+            assert!(find(7).await.is_empty() && find(u64::MAX).await.is_empty() && find(1001).await.is_empty());
+            assert_eq!(find(1000).await, ["b", "m0"]);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

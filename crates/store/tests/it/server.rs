@@ -90,6 +90,12 @@ impl Shared {
             .expect("a command succeeds")
     }
 
+    /// Several commands at once, past the store.
+    pub async fn pipeline(&self, commands: &redis::Pipeline) {
+        let done: redis::RedisResult<()> = commands.query_async(&mut self.raw.clone()).await;
+        done.expect("commands succeed");
+    }
+
     /// An empty store.
     pub async fn store(&self) -> Arc<dyn Store> {
         let namespace = self.namespace();
