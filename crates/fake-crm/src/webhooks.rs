@@ -1,21 +1,22 @@
 //! Webhooks: events of one account, signed, in batches, with the faults a sender has.
 
+mod sender;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Weak;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::account::Account;
 use crate::clock;
 use crate::rng::Rng;
 use crate::stats::WebhookStats;
-use crate::vendors::{Hook, Outgoing, Vendor};
+use crate::vendors::Vendor;
+
+pub(crate) use self::sender::dispatch;
 
 pub const TIMESTAMP_HEADER: &str = "x-fake-timestamp";
 pub const SIGNATURE_HEADER: &str = "x-fake-signature";
@@ -405,237 +406,5 @@ impl News {
     }
 }
 
-/// Sends the events of one account until nobody holds the account any more.
-pub(crate) async fn dispatch(account: Weak<Account>) {
-    let client = client();
-    let mut running = JoinSet::new();
-    loop {
-        let (wake, next_at) = {
-            let Some(account) = account.upgrade() else {
-                return;
-            };
-            let mut state = account.lock();
-            let now = Instant::now();
-            let vendor = account.profile.vendor();
-            let (most, one_kind) = (vendor.hook_batch(), vendor.hook_one_kind());
-            let parallel = state.outbox.subscriptions.values().map(|known| known.webhook.parallel);
-            let parallel = parallel.max().unwrap_or(1);
-            while running.len() < parallel
-                && let Some(delivery) = state.outbox.next(now, most, one_kind)
-            {
-                let hook = Hook {
-                    state: &state,
-                    id: &delivery.id,
-                    webhook: &delivery.webhook,
-                    events: &delivery.events,
-                    attempt: delivery.attempt,
-                    now_ms: clock::now_ms(),
-                };
-                let outgoing = if delivery.events.is_empty() {
-                    vendor.greeting(&hook)
-                } else {
-                    Some(vendor.hook(&hook))
-                };
-                if let Some(outgoing) = outgoing {
-                    let timeout_ms = delivery.webhook.timeout_ms.min(vendor.hook_timeout_ms());
-                    running.spawn(send(
-                        client.clone(),
-                        delivery,
-                        outgoing,
-                        Duration::from_millis(timeout_ms),
-                    ));
-                }
-            }
-            let visible_in = state
-                .contacts
-                .next_due()
-                .map(|due| (due - clock::now_ms()).max(1).unsigned_abs());
-            let visible_at = visible_in.map(|ms| now + Duration::from_millis(ms));
-            // With all senders busy a retry that is due has to wait for one of them, not for its time.
-            let retry_at = state
-                .outbox
-                .retries
-                .keys()
-                .next()
-                .map(|key| key.0)
-                .filter(|_| running.len() < parallel);
-            (account.wake.clone(), visible_at.into_iter().chain(retry_at).min())
-        };
-        tokio::select! {
-            () = wake.notified() => {}
-            Some(sent) = running.join_next() => {
-                if let (Ok((delivery, result)), Some(account)) = (sent, account.upgrade()) {
-                    let vendor = account.profile.vendor();
-                    account.lock().outbox.settle(delivery, result, vendor, Instant::now());
-                }
-            }
-            () = sleep_until(next_at) => {}
-        }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn send(
-    client: reqwest::Client,
-    delivery: Delivery,
-    outgoing: Outgoing,
-    timeout: Duration,
-) -> (Delivery, Result<u16, &'static str>) {
-    let request = if outgoing.get {
-        client.get(&outgoing.url)
-    } else {
-        client.post(&outgoing.url).body(outgoing.body)
-    };
-    let mut request = request.timeout(timeout);
-    for (name, value) in outgoing.headers {
-        request = request.header(name, value);
-    }
-    if let Some((name, value)) = outgoing.named {
-        request = request.header(name, value);
-    }
-    let result = match request.send().await {
-        Ok(response) => {
-            let status = response.status().as_u16();
-            match outgoing.expects {
-                Some(expected) if response.status().is_success() => {
-                    let body = response.text().await.unwrap_or_default();
-                    let whole = outgoing.get;
-                    if (whole && body == expected) || (!whole && body.contains(&expected)) {
-                        Ok(status)
-                    } else {
-                        Err("not acknowledged")
-                    }
-                }
-                _ => Ok(status),
-            }
-        }
-        Err(error) if error.is_timeout() => Err("timeout"),
-        Err(error) => {
-            tracing::debug!(%error, "webhook was not delivered");
-            Err("unreachable")
-        }
-    };
-    (delivery, result)
-}
-
-fn client() -> reqwest::Client {
-    // Err: a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .expect("a client without settings that could be wrong")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::Purpose;
-    use crate::vendors::house::House;
-
-    fn outbox(change: impl FnOnce(&mut Webhook), events: u64) -> Outbox {
-        let mut webhook = Webhook::new("http://127.0.0.1:1/", "s");
-        change(&mut webhook);
-        let mut outbox = Outbox::default();
-        outbox.subscribe(Some(webhook), false);
-        let news = (1..=events)
-            .map(|id| News {
-                kind: EventKind::Updated,
-                id,
-                merged_into: None,
-                at: 5,
-            })
-            .collect();
-        outbox.add("demo", news, &mut Rng::of(1, Purpose::Choices, 0));
-        outbox
-    }
-
-    fn ids(delivery: &Delivery) -> Vec<&str> {
-        delivery.events.iter().map(|event| event.id.as_str()).collect()
-    }
-
-    #[test]
-    fn the_signature_is_over_timestamp_and_body() {
-        // printf '1700000000000.[]' | openssl dgst -sha256 -hmac s3cret
-        assert_eq!(
-            signature("s3cret", "1700000000000", b"[]"),
-            "6b8c4a573afa62becd696b4e3fff9f5f432b76aaf7fc6e909e139caff3fdbe1e"
-        );
-    }
-
-    #[test]
-    fn batches_drops_and_duplicates() {
-        let mut outbox = outbox(
-            |webhook| {
-                webhook.batch = 3;
-                webhook.drop_every = 4;
-                webhook.duplicate_every = 3;
-            },
-            8,
-        );
-        let now = Instant::now();
-        let mut all = Vec::new();
-        while let Some(delivery) = outbox.next(now, 100, false) {
-            assert!(delivery.events.len() <= 3);
-            all.extend(ids(&delivery).into_iter().map(str::to_owned));
-            outbox.settle(delivery, Ok(204), &House, now);
-        }
-        assert_eq!(all, ["1", "2", "3", "3", "5", "6", "6", "7"]);
-        let stats = &outbox.stats;
-        assert_eq!(
-            (
-                stats.events,
-                stats.dropped,
-                stats.duplicated,
-                stats.delivered,
-                stats.waiting
-            ),
-            (8, 2, 2, 8, 0)
-        );
-    }
-
-    #[test]
-    fn shuffled_events_are_the_same_events() {
-        let mut outbox = outbox(|webhook| webhook.shuffle = true, 50);
-        let delivery = outbox.next(Instant::now(), 100, false).expect("one batch");
-        let mut numbers: Vec<u64> = ids(&delivery).iter().map(|id| id.parse().expect("number")).collect();
-        assert_ne!(numbers, (1..=50).collect::<Vec<_>>());
-        numbers.sort_unstable();
-        assert_eq!(numbers, (1..=50).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_failed_call_is_tried_again_later_and_given_up_in_the_end() {
-        let mut outbox = outbox(|webhook| webhook.attempts = 3, 2);
-        let start = Instant::now();
-        let mut now = start;
-        for wait in [200, 400] {
-            let delivery = outbox.next(now, 100, false).expect("due");
-            outbox.settle(delivery, Ok(503), &House, now);
-            assert!(outbox.next(now, 100, false).is_none(), "not before its time");
-            now += Duration::from_millis(wait);
-        }
-        let delivery = outbox.next(now, 100, false).expect("third");
-        assert_eq!(ids(&delivery), ["1", "2"]);
-        outbox.settle(delivery, Err("timeout"), &House, now);
-        assert_eq!((outbox.stats.given_up, outbox.stats.waiting), (2, 0));
-        assert_eq!(
-            outbox.stats.attempts,
-            BTreeMap::from([("503".into(), 2), ("timeout".into(), 1)])
-        );
-    }
-
-    #[test]
-    fn nothing_is_kept_while_it_is_off() {
-        let mut outbox = outbox(|webhook| webhook.enabled = false, 5);
-        assert!(outbox.next(Instant::now(), 100, false).is_none());
-        assert_eq!(outbox.stats, WebhookStats::default());
-    }
-}
+mod tests;

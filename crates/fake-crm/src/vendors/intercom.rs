@@ -6,6 +6,8 @@
 //! **Recalled**: the shape of a notification; one retry; at most 150 contacts a page (documented for conversations); a
 //! company in a contact has no name.
 
+mod writing;
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -16,12 +18,11 @@ use super::shapes::{self, Person, number_of, opaque, page, page_behind, parse_is
 use super::{Hook, Outgoing, Refused, Vendor};
 use crate::account::State;
 use crate::api::{ApiError, Op, bad, no_contact};
-use crate::data::{Fields, Ticket, User};
+use crate::data::{Ticket, User};
 use crate::limits::{Charge, LimitSpec, Turn, each_call};
 use crate::select::{Archived, Order, Selection};
 use crate::webhooks::EventKind;
 use crate::wire::{Reply, Request};
-use crate::writes::{self, NewTicket};
 
 pub(crate) struct Intercom;
 
@@ -63,10 +64,10 @@ impl Vendor for Intercom {
             Op::Companies => companies(state, request),
             Op::Users => Ok(admins(state)),
             Op::Tickets => tickets(state, request),
-            Op::CreateContact => create(state, request),
-            Op::UpdateContact => update(state, request),
-            Op::CreateTicket => create_ticket(state, request),
-            Op::CreateNote => create_note(state, request),
+            Op::CreateContact => writing::create(state, request),
+            Op::UpdateContact => writing::update(state, request),
+            Op::CreateTicket => writing::create_ticket(state, request),
+            Op::CreateNote => writing::create_note(state, request),
             _ => Err(no_contact()),
         }
     }
@@ -488,89 +489,4 @@ fn tickets(state: &State, request: &Request) -> Result<Reply, ApiError> {
     });
     body[name] = shown.into();
     Ok(Reply::ok(&body))
-}
-
-// ---- writing
-
-fn given(body: &Value) -> Fields {
-    let name = body["name"]
-        .as_str()
-        .map(|name| name.split_once(' ').unwrap_or((name, "")));
-    let list = |name: &str| body[name].as_str().and_then(some).map(|text| vec![text.to_owned()]);
-    Fields {
-        first_name: name.map(|(first, _)| first.to_owned()),
-        last_name: name.map(|(_, last)| last.to_owned()),
-        emails: list("email"),
-        phones: list("phone"),
-        job_title: body["custom_attributes"]["job_title"].as_str().map(str::to_owned),
-        ..Fields::default()
-    }
-}
-
-fn shown(state: &State, id: u64) -> Result<Reply, ApiError> {
-    let record = state.contacts.newest(id).ok_or_else(no_contact)?;
-    Ok(Reply::ok(&contact(state, &Person::new(state, id, record))))
-}
-
-fn create(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let body = request.json()?;
-    if ["email", "role", "external_id"]
-        .iter()
-        .all(|name| body[*name].is_null())
-    {
-        return Err(bad("give email, external_id or role"));
-    }
-    let new = given(&body);
-    let email = new.emails.as_ref().and_then(|emails| emails.first());
-    if let Some(known) = email.and_then(|email| shapes::somebody_with_email(state, email)) {
-        let id = Intercom.contact_id(known);
-        let message = format!("A contact matching those details already exists with id={id}");
-        return Err(ApiError::new(409, "conflict", message));
-    }
-    let mut fields = Fields::empty();
-    fields.lay_over(&new);
-    let id = writes::contact(state, &fields);
-    shown(state, id)
-}
-
-fn update(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let id = Intercom.contact_of(request.segment(1)).ok_or_else(no_contact)?;
-    if !writes::change(state, id, &given(&request.json()?)) {
-        return Err(no_contact());
-    }
-    shown(state, id)
-}
-
-fn create_ticket(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let body = request.json()?;
-    if body["ticket_type_id"].is_null() {
-        return Err(bad("ticket_type_id is missing"));
-    }
-    let contact = body["contacts"][0]["id"]
-        .as_str()
-        .and_then(|id| Intercom.contact_of(id));
-    let text = |name: &str| body["ticket_attributes"][name].as_str().unwrap_or_default().to_owned();
-    let new = NewTicket {
-        subject: text("_default_title_"),
-        description: text("_default_description_"),
-        ..NewTicket::default()
-    };
-    let made = writes::ticket(state, contact.ok_or_else(no_contact)?, new)?;
-    Ok(Reply::ok(&as_ticket(&made.ticket)))
-}
-
-fn create_note(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let body = request.json()?;
-    let contact = Intercom.contact_of(request.segment(1)).ok_or_else(no_contact)?;
-    let agent = body["admin_id"].as_str().and_then(|id| id.parse::<u64>().ok());
-    let agent = agent.map(|id| format!("u-{}", id.saturating_sub(991_267_000)));
-    let note = writes::note(
-        state,
-        contact,
-        agent,
-        body["body"].as_str().unwrap_or_default().to_owned(),
-    )?;
-    Ok(Reply::ok(
-        &json!({"type": "note", "id": note.id, "body": note.body, "created_at": state.crm_now() / 1000}),
-    ))
 }

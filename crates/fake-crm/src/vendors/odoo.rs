@@ -6,18 +6,20 @@
 //! webhook is unsigned, gives up after a second and never comes again; the secret is the `key` in its address.
 //! **Recalled**: status and name of errors of JSON-2 beyond 401 and 404.
 
-use http::StatusCode;
-use serde_json::{Map, Value, json};
+mod reading;
+mod writing;
 
-use super::shapes::{self, Person, parse_iso, parse_plain, plain, some};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::shapes::Person;
 use super::{Hook, Outgoing, Refused, Vendor};
 use crate::account::State;
 use crate::api::{ApiError, Op, no_contact};
-use crate::data::{Address, Fields, Ticket};
-use crate::select::{Archived, Order, Selection};
+use crate::select::{Archived, Selection};
 use crate::webhooks::EventKind;
 use crate::wire::{Reply, Request};
-use crate::writes::{self, NewTicket};
+use crate::writes::{self};
 
 pub(crate) struct Odoo;
 
@@ -191,9 +193,9 @@ impl Vendor for Odoo {
             Op::Check if call.method == "context_get" => {
                 json!({"lang": "en_US", "tz": state.knobs.time_zone, "uid": uid(state)})
             }
-            Op::Check | Op::Users => users(state, &call)?,
+            Op::Check | Op::Users => reading::users(state, &call)?,
             Op::Ids => {
-                let selection = selection(&call)?;
+                let selection = reading::selection(&call)?;
                 selection
                     .run(state)
                     .into_iter()
@@ -203,7 +205,7 @@ impl Vendor for Odoo {
             }
             Op::Batch if call.method == "read" => {
                 let fields = fields(call.arg(1, "fields"));
-                partners(
+                reading::partners(
                     state,
                     &call,
                     &Selection {
@@ -218,12 +220,12 @@ impl Vendor for Odoo {
                     Some(fields) if !call.json2 => fields,
                     _ => &call.named["fields"],
                 });
-                partners(state, &call, &selection(&call)?, &fields)?
+                reading::partners(state, &call, &reading::selection(&call)?, &fields)?
             }
-            Op::Tickets => tickets(state, &call)?,
-            Op::CreateContact => create(state, &call)?,
+            Op::Tickets => reading::tickets(state, &call)?,
+            Op::CreateContact => writing::create(state, &call)?,
             Op::UpdateContact => {
-                let changed = given(call.arg(1, "vals"));
+                let changed = writing::given(call.arg(1, "vals"));
                 for id in call.ids() {
                     if !writes::change(state, id, &changed) {
                         return Err(no_contact());
@@ -237,7 +239,7 @@ impl Vendor for Odoo {
                 let note = writes::note(state, contact, None, body)?;
                 json!(note.id.parse::<u64>().unwrap_or_default())
             }
-            Op::CreateTicket => create_ticket(state, &call)?,
+            Op::CreateTicket => writing::create_ticket(state, &call)?,
             _ => return Err(no_contact()),
         };
         Ok(call.result(result))
@@ -355,286 +357,4 @@ fn wrong(message: impl Into<String>) -> ApiError {
 fn fields(value: &Value) -> Vec<String> {
     let names = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     names.map(str::to_owned).collect()
-}
-
-// ---- reading
-
-fn selection(call: &Call) -> Result<Selection, ApiError> {
-    let mut selection = Selection {
-        offset: call.named["offset"].as_u64().unwrap_or(0) as usize,
-        limit: call.limit(),
-        ..Selection::default()
-    };
-    if call.named["context"]["active_test"] == false {
-        selection.archived = Archived::Shown;
-    }
-    for leaf in call.domain() {
-        if leaf == "&" {
-            continue;
-        }
-        let (Some(field), Some(operator)) = (leaf[0].as_str(), leaf[1].as_str()) else {
-            return Err(wrong(format!("this fake knows no domain with {leaf}")));
-        };
-        let value = &leaf[2];
-        let known = match (field, operator) {
-            ("id", "in") => {
-                selection.among(value.as_array().into_iter().flatten().filter_map(Value::as_u64));
-                true
-            }
-            ("id", operator) => selection.compare_id(operator, value.as_u64().unwrap_or(0)),
-            ("write_date", operator) => {
-                let at = value.as_str().and_then(parse_plain);
-                let at =
-                    at.ok_or_else(|| wrong(format!("time data {value} does not match format '%Y-%m-%d %H:%M:%S'")))?;
-                selection.compare_time(operator, at)
-            }
-            ("active", "=") => {
-                selection.archived = if value == true {
-                    Archived::Hidden
-                } else {
-                    Archived::Only
-                };
-                true
-            }
-            ("active", "in") => {
-                selection.archived = Archived::Shown;
-                true
-            }
-            // Every contact of the fake is a person.
-            ("is_company", "=") => {
-                if value == true {
-                    selection.among([]);
-                }
-                true
-            }
-            _ => return Err(wrong(format!("Invalid field 'res.partner.{field}' in leaf {leaf}"))),
-        };
-        if !known {
-            return Err(wrong(format!("Invalid operator {operator} in domain")));
-        }
-    }
-    let order: Vec<&str> = call.named["order"]
-        .as_str()
-        .unwrap_or("id asc")
-        .split(',')
-        .map(str::trim)
-        .collect();
-    selection.order = match order.as_slice() {
-        ["id" | "id asc"] => Order::Id,
-        ["id desc"] => Order::IdDown,
-        ["write_date" | "write_date asc", ..] => Order::Time,
-        ["write_date desc", ..] => Order::TimeDown,
-        _ => return Err(wrong(format!("this fake does not order by {}", order.join(", ")))),
-    };
-    Ok(selection)
-}
-
-/// Nothing is `false`.
-fn or_false(text: Option<&str>) -> Value {
-    text.map_or(Value::Bool(false), Value::from)
-}
-
-fn partner(person: &Person, fields: &[String], mobile: bool) -> Result<Value, ApiError> {
-    let row = &person.row;
-    let country = match row.address.country.as_str() {
-        "PT" => json!([183, "Portugal"]),
-        "US" => json!([233, "United States"]),
-        "DE" => json!([57, "Germany"]),
-        _ => json!(false),
-    };
-    let parent = some(&row.company).map_or(json!(false), |name| json!([1_000_000 + person.id, name]));
-    let emails: Vec<&str> = row
-        .emails
-        .iter()
-        .map(|email| email.trim())
-        .filter(|email| !email.is_empty())
-        .collect();
-    let normal = emails
-        .first()
-        .map(|email| email.to_lowercase())
-        .filter(|email| email.contains('@'));
-    let mut shown = Map::new();
-    shown.insert("id".to_owned(), person.id.into());
-    for field in fields {
-        let value = match field.as_str() {
-            "id" => continue,
-            "name" | "display_name" => or_false(some(&person.name())),
-            "email" => or_false(some(&emails.join(","))),
-            "email_normalized" => or_false(normal.as_deref()),
-            "phone" => or_false(person.phone(0)),
-            "mobile" if mobile => or_false(person.phone(1)),
-            "parent_id" => parent.clone(),
-            "company_name" | "street2" | "state_id" | "is_company" => json!(false),
-            "function" => or_false(some(&row.job_title)),
-            "street" => or_false(some(&row.address.street)),
-            "zip" => or_false(some(&row.address.zip)),
-            "city" => or_false(some(&row.address.city)),
-            "country_id" => country.clone(),
-            "website" => or_false(row.website.as_deref().and_then(some)),
-            "active" => json!(!row.archived),
-            "create_date" => json!(plain(person.created)),
-            "write_date" => json!(plain(person.modified)),
-            _ => return Err(wrong(format!("Invalid field '{field}' on model 'res.partner'"))),
-        };
-        shown.insert(field.clone(), value);
-    }
-    Ok(shown.into())
-}
-
-fn partners(state: &State, call: &Call, selection: &Selection, fields: &[String]) -> Result<Value, ApiError> {
-    // `mobile` went in version 19.
-    let mobile = !call.json2;
-    partner(&Person::gone(state, 1, 0), fields, mobile)?;
-    let found = selection.run(state).into_iter();
-    found
-        .map(|(id, record)| partner(&Person::new(state, id, record), fields, mobile))
-        .collect()
-}
-
-fn users(state: &State, call: &Call) -> Result<Value, ApiError> {
-    let (wanted, mut after, only) = if call.method == "read" {
-        (fields(call.arg(1, "fields")), 0, Some(call.ids()))
-    } else {
-        (fields(&call.named["fields"]), 0, None)
-    };
-    let mut hidden = true;
-    for leaf in call.domain().iter().filter(|_| only.is_none()) {
-        match (leaf[0].as_str(), leaf[1].as_str()) {
-            (Some("share"), Some("=")) => {}
-            (Some("id"), Some(">")) => after = leaf[2].as_u64().unwrap_or(0),
-            (Some("active"), _) => hidden = false,
-            _ => return Err(wrong(format!("this fake knows no domain of users with {leaf}"))),
-        }
-    }
-    let all = (1..=state.users.len()).filter_map(|at| Some((at as u64 + 1, state.user(at)?)));
-    let found = all.filter(|(uid, user)| match &only {
-        Some(ids) => ids.contains(uid),
-        None => *uid > after && (user.active || !hidden),
-    });
-    let show = |(uid, user): (u64, crate::User)| {
-        let all = json!({
-            "name": format!("{} {}", user.first_name, user.last_name), "login": format!("user{uid}"),
-            "email": or_false(user.email.as_deref()), "active": user.active, "share": false,
-        });
-        let mut shown = json!({"id": uid});
-        for field in &wanted {
-            shown[field] = all[field].clone();
-        }
-        shown
-    };
-    Ok(found.take(call.limit()).map(show).collect())
-}
-
-fn no_model(call: &Call) -> ApiError {
-    ApiError::new(404, "no_model", format!("Object {} doesn't exist", call.model))
-}
-
-fn ticket(ticket: &Ticket) -> Value {
-    let stage = match ticket.status.as_str() {
-        "pending" => json!([3, "On Hold"]),
-        "open" => json!([2, "In Progress"]),
-        "solved" => json!([4, "Solved"]),
-        _ => json!([1, "New"]),
-    };
-    let priority = match ticket.priority.as_str() {
-        "normal" => "1",
-        "high" => "2",
-        "urgent" => "3",
-        _ => "0",
-    };
-    json!({
-        "id": shapes::ticket_number(ticket), "name": ticket.subject, "stage_id": stage, "priority": priority,
-        "description": or_false(some(&ticket.description)), "create_date": parse_iso(&ticket.created_at).map(plain),
-        "write_date": parse_iso(&ticket.updated_at).map(plain),
-    })
-}
-
-/// Helpdesk is installed, other applications are not.
-fn tickets(state: &State, call: &Call) -> Result<Value, ApiError> {
-    if call.model != "helpdesk.ticket" {
-        return Err(no_model(call));
-    }
-    let of = call
-        .domain()
-        .iter()
-        .find(|leaf| leaf[0] == "partner_id")
-        .and_then(|leaf| leaf[2].as_u64());
-    let contact = of.ok_or_else(|| wrong("this fake finds tickets by partner_id"))?;
-    let mut tickets = shapes::tickets_of(state, contact).unwrap_or_default();
-    tickets.sort_by(|one, other| other.created_at.cmp(&one.created_at));
-    Ok(tickets.iter().take(call.limit()).map(ticket).collect())
-}
-
-// ---- writing
-
-fn given(values: &Value) -> Fields {
-    let text = |name: &str| values[name].as_str().and_then(some).map(str::to_owned);
-    let name = text("name").map(|name| match name.split_once(' ') {
-        Some((first, last)) => (first.to_owned(), last.to_owned()),
-        None => (name, String::new()),
-    });
-    let phones: Vec<String> = ["phone", "mobile"].iter().filter_map(|name| text(name)).collect();
-    Fields {
-        first_name: name.as_ref().map(|(first, _)| first.clone()),
-        last_name: name.map(|(_, last)| last),
-        company: text("company_name"),
-        job_title: text("function"),
-        emails: text("email").map(|email| vec![email]),
-        phones: Some(phones).filter(|phones| !phones.is_empty()),
-        website: text("website"),
-        address: text("street").map(|street| Address {
-            street,
-            city: text("city").unwrap_or_default(),
-            zip: text("zip").unwrap_or_default(),
-            country: String::new(),
-        }),
-    }
-}
-
-/// One record makes one id, a list of them a list.
-fn created(call: &Call, mut make: impl FnMut(&Value) -> Result<u64, ApiError>) -> Result<Value, ApiError> {
-    let values = call.arg(0, "vals_list");
-    match values.as_array() {
-        Some(list) => list.iter().map(|one| make(one).map(Value::from)).collect(),
-        None => Ok(make(values)?.into()),
-    }
-}
-
-fn create(state: &mut State, call: &Call) -> Result<Value, ApiError> {
-    created(call, |values| {
-        let new = given(values);
-        if new.first_name.is_none() {
-            return Err(crate::api::invalid("Contacts require a name"));
-        }
-        let mut fields = Fields::empty();
-        fields.lay_over(&new);
-        Ok(writes::contact(state, &fields))
-    })
-}
-
-fn create_ticket(state: &mut State, call: &Call) -> Result<Value, ApiError> {
-    if call.model != "helpdesk.ticket" {
-        return Err(no_model(call));
-    }
-    created(call, |values| {
-        let priority = match values["priority"].as_str() {
-            None => None,
-            Some("0") => Some("low"),
-            Some("1") => Some("normal"),
-            Some("2") => Some("high"),
-            Some("3") => Some("urgent"),
-            Some(other) => return Err(wrong(format!("Wrong value for helpdesk.ticket.priority: '{other}'"))),
-        };
-        let new = NewTicket {
-            subject: values["name"].as_str().unwrap_or_default().to_owned(),
-            description: values["description"].as_str().unwrap_or_default().to_owned(),
-            priority: priority.map(str::to_owned),
-            due_at: None,
-            agent_id: values["user_id"]
-                .as_u64()
-                .map(|uid| format!("u-{}", uid.saturating_sub(1))),
-        };
-        let contact = values["partner_id"].as_u64().unwrap_or_default();
-        Ok(shapes::ticket_number(&writes::ticket(state, contact, new)?.ticket))
-    })
 }

@@ -6,23 +6,22 @@
 //! **Recalled**: a token call that fails is answered 200 with an `error`; a channel lives a day at most; codes of the
 //! errors of paging; the fields of a notification beyond `ids`, `operation`, `channel_id` and `token`.
 
+mod reading;
+mod writing;
+
 use std::time::Duration;
 
 use http::StatusCode;
-use jiff::tz::TimeZone;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::shapes::{self, Person, number_of, opaque, page, parse_iso, read_opaque, some};
+use super::shapes::{number_of, parse_iso};
 use super::{Hook, Outgoing, Refused, Vendor};
 use crate::account::State;
-use crate::api::{ApiError, Op, bad, invalid, no_contact};
+use crate::api::{ApiError, Op, bad, invalid};
 use crate::clock;
-use crate::data::{Address, Fields};
 use crate::limits::{Charge, LimitSpec, Turn};
-use crate::select::{Order, Selection};
 use crate::webhooks::{EventKind, Subscription, Webhook};
 use crate::wire::{Reply, Request};
-use crate::writes::{self, NewCall, NewTicket};
 
 pub(crate) struct Zoho;
 
@@ -92,14 +91,14 @@ impl Vendor for Zoho {
             Op::Token => Ok(token(state, request)),
             Op::Check => Ok(check(state, request)),
             Op::Users => users(state, request),
-            Op::Batch | Op::List | Op::Changes => contacts(state, request),
-            Op::Deleted => deleted(state, request),
-            Op::Tickets => cases(state, request),
-            Op::CreateContact => create(state, request),
-            Op::UpdateContact => update(state, request),
-            Op::CreateTicket => create_case(state, request),
-            Op::CreateNote => create_note(state, request),
-            Op::CreateCall => create_call(state, request),
+            Op::Batch | Op::List | Op::Changes => reading::contacts(state, request),
+            Op::Deleted => reading::deleted(state, request),
+            Op::Tickets => reading::cases(state, request),
+            Op::CreateContact => writing::create(state, request),
+            Op::UpdateContact => writing::update(state, request),
+            Op::CreateTicket => writing::create_case(state, request),
+            Op::CreateNote => writing::create_note(state, request),
+            Op::CreateCall => writing::create_call(state, request),
             Op::Hooks => Ok(channels(state, request)),
             Op::Subscribe | Op::RenewHook => watch(state, op, request),
             Op::Unsubscribe => unwatch(state, request),
@@ -305,366 +304,6 @@ fn users(state: &State, request: &Request) -> Result<Reply, ApiError> {
     numbered_list(request, "users", &all)
 }
 
-// ---- reading
-
-fn stamp(ms: i64, zone: &TimeZone) -> String {
-    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
-    at.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
-}
-
-fn contact(person: &Person, fields: &[&str], zone: &TimeZone) -> Value {
-    let row = &person.row;
-    let account =
-        some(&row.company).map(|name| json!({"name": name, "id": (FROM + 900_000_000_000 + person.id).to_string()}));
-    let all = json!({
-        "Full_Name": some(&person.name()),
-        "First_Name": some(&row.first_name),
-        "Last_Name": some(&row.last_name),
-        "Account_Name": account,
-        "Title": some(&row.job_title),
-        "Email": person.email(0),
-        "Secondary_Email": person.email(1),
-        "Phone": person.phone(0),
-        "Mobile": person.phone(1),
-        "Home_Phone": person.phone(2),
-        "Other_Phone": null,
-        "Mailing_Street": some(&row.address.street),
-        "Mailing_City": some(&row.address.city),
-        "Mailing_State": null,
-        "Mailing_Zip": some(&row.address.zip),
-        "Mailing_Country": some(&row.address.country),
-        "Twitter": row.twitter,
-        "Created_Time": stamp(person.created, zone),
-        "Modified_Time": stamp(person.modified, zone),
-    });
-    let mut shown: Map<String, Value> = Map::new();
-    shown.insert("id".to_owned(), Zoho.contact_id(person.id).into());
-    for field in fields {
-        if let Some(value) = all.get(*field) {
-            shown.insert((*field).to_owned(), value.clone());
-        }
-    }
-    shown.into()
-}
-
-/// What a page token holds: how many rows came before, where it goes on, and when it was made.
-struct PageToken {
-    rows: usize,
-    at: i64,
-    id: u64,
-    made_ms: i64,
-}
-
-impl PageToken {
-    fn write(&self) -> String {
-        opaque(&format!("{}/{}/{}/{}", self.rows, self.at, self.id, self.made_ms))
-    }
-
-    fn read(token: &str) -> Option<PageToken> {
-        let text = read_opaque(token)?;
-        let mut parts = text.split('/');
-        Some(PageToken {
-            rows: parts.next()?.parse().ok()?,
-            at: parts.next()?.parse().ok()?,
-            id: parts.next()?.parse().ok()?,
-            made_ms: parts.next()?.parse().ok()?,
-        })
-    }
-}
-
-fn since(request: &Request) -> Result<Option<i64>, ApiError> {
-    match request.header("if-modified-since").map(parse_iso) {
-        None => Ok(None),
-        Some(Some(at)) => Ok(Some(at)),
-        Some(None) => Err(bad("If-Modified-Since must be ISO 8601")),
-    }
-}
-
-fn contacts(state: &State, request: &Request) -> Result<Reply, ApiError> {
-    let fields = request.query("fields").and_then(some);
-    let missing = || {
-        ApiError::new(
-            400,
-            "REQUIRED_PARAM_MISSING",
-            "One of the expected parameter is missing: fields",
-        )
-    };
-    let fields: Vec<&str> = fields.ok_or_else(missing)?.split(',').map(str::trim).collect();
-    if fields.len() > 50 {
-        return Err(ApiError::new(400, "LIMIT_EXCEEDED", "at most 50 fields"));
-    }
-    let token = match request.query("page_token") {
-        None => None,
-        Some(_) if request.query("page").is_some() => {
-            return Err(ApiError::new(
-                400,
-                "AMBIGUITY_DURING_PROCESSING",
-                "page and page_token exclude each other",
-            ));
-        }
-        Some(token) => Some(PageToken::read(token).ok_or_else(|| bad("page_token is invalid"))?),
-    };
-    let now = clock::now_ms();
-    let life = state.knobs.token_life_ms as i64;
-    if token.as_ref().is_some_and(|token| now - token.made_ms > life) {
-        return Err(ApiError::new(400, "EXPIRED_VALUE", "page_token has expired"));
-    }
-    let (number, limit) = numbered(request)?;
-    if token.is_none() && number > PAGES {
-        let message = "page numbers end with the 2000th record; use page_token";
-        return Err(ApiError::new(400, "DISCRETE_PAGINATION_LIMIT_EXCEEDED", message));
-    }
-    let before = token.as_ref().map_or((number - 1) * limit, |token| token.rows);
-    if before + limit > ROWS_MAX {
-        return Err(ApiError::new(
-            400,
-            "PAGINATION_LIMIT_EXCEEDED",
-            "at most 100000 records",
-        ));
-    }
-    let up = request.query("sort_order") == Some("asc");
-    let sort_by = request.query("sort_by").unwrap_or("id");
-    let order = match (sort_by, up) {
-        ("id" | "Created_Time", true) => Order::Id,
-        ("id" | "Created_Time", false) => Order::IdDown,
-        ("Modified_Time", true) => Order::Time,
-        ("Modified_Time", false) => Order::TimeDown,
-        (other, _) => return Err(bad(format!("sort_by {other}"))),
-    };
-    let since = since(request)?;
-    let mut selection = Selection {
-        since: since.unwrap_or(i64::MIN),
-        order,
-        offset: before,
-        limit,
-        ..Selection::default()
-    };
-    if let Some(ids) = request.query("ids") {
-        let ids: Vec<&str> = ids.split(',').collect();
-        if ids.len() > 100 {
-            return Err(ApiError::new(400, "LIMIT_EXCEEDED", "at most 100 ids"));
-        }
-        selection.among(ids.iter().filter_map(|id| Zoho.contact_of(id.trim())));
-    }
-    // A token goes on behind the last row that was shown, whatever has moved since.
-    let (people, more) = match &token {
-        None => page(state, &selection),
-        Some(token) => {
-            selection.offset = 0;
-            shapes::page_behind(state, &selection, (token.at, token.id))
-        }
-    };
-    if people.is_empty() {
-        let nothing = if since.is_some() {
-            StatusCode::NOT_MODIFIED
-        } else {
-            StatusCode::NO_CONTENT
-        };
-        return Ok(Reply::empty(nothing));
-    }
-    let zone = state.knobs.zone();
-    let next = people.last().filter(|_| more).map(|last| {
-        let token = PageToken {
-            rows: before + people.len(),
-            at: last.modified,
-            id: last.id,
-            made_ms: now,
-        };
-        token.write()
-    });
-    let info = json!({
-        "per_page": limit, "count": people.len(), "page": before / limit + 1, "sort_by": sort_by,
-        "sort_order": if up { "asc" } else { "desc" }, "more_records": more, "next_page_token": next,
-        "previous_page_token": null, "page_token_expiry": next.as_ref().map(|_| stamp(now + life, &zone)),
-    });
-    let data: Vec<Value> = people.iter().map(|person| contact(person, &fields, &zone)).collect();
-    Ok(Reply::ok(&json!({"data": data, "info": info})))
-}
-
-fn deleted(state: &State, request: &Request) -> Result<Reply, ApiError> {
-    if !matches!(request.query("type"), Some("all" | "recycle" | "permanent")) {
-        return Err(bad("type must be all, recycle or permanent"));
-    }
-    let (zone, since) = (state.knobs.zone(), since(request)?);
-    let gone = state.contacts.deleted(since.unwrap_or(i64::MIN), (i64::MIN, 0));
-    let gone = gone.filter(|_| !state.knobs.no_tombstones).map(|(at, id, _)| {
-        json!({
-            "id": Zoho.contact_id(id), "deleted_time": stamp(at, &zone), "type": "recycle",
-            "display_name": Person::gone(state, id, at).name(), "deleted_by": {"id": Zoho.user_id(1)},
-        })
-    });
-    let archived = Selection {
-        since: since.unwrap_or(i64::MIN),
-        archived: crate::select::Archived::Only,
-        ..Selection::default()
-    };
-    let archived = page(state, &archived).0;
-    let archived = archived.iter().map(|person| {
-        json!({
-            "id": Zoho.contact_id(person.id), "deleted_time": stamp(person.modified, &zone), "type": "recycle",
-            "display_name": person.name(), "deleted_by": {"id": Zoho.user_id(1)},
-        })
-    });
-    let mut all: Vec<Value> = gone.chain(archived).collect();
-    all.sort_by(|one, other| other["deleted_time"].as_str().cmp(&one["deleted_time"].as_str()));
-    numbered_list(request, "data", &all)
-}
-
-fn cases(state: &State, request: &Request) -> Result<Reply, ApiError> {
-    if request.query("fields").is_none() {
-        return Err(ApiError::new(
-            400,
-            "REQUIRED_PARAM_MISSING",
-            "One of the expected parameter is missing: fields",
-        ));
-    }
-    let contact = Zoho.contact_of(request.segment(3)).ok_or_else(no_contact)?;
-    let tickets = shapes::tickets_of(state, contact).ok_or_else(no_contact)?;
-    let zone = state.knobs.zone();
-    let time = |text: &str| parse_iso(text).map(|at| stamp(at, &zone));
-    let all = tickets.iter().map(|ticket| {
-        let number = shapes::ticket_number(ticket);
-        json!({
-            "id": (FROM + 700_000_000_000 + number).to_string(), "Case_Number": number, "Subject": ticket.subject,
-            "Description": ticket.description, "Status": ticket.status, "Priority": ticket.priority,
-            "Created_Time": time(&ticket.created_at), "Modified_Time": time(&ticket.updated_at),
-        })
-    });
-    numbered_list(request, "data", &all.collect::<Vec<Value>>())
-}
-
-// ---- writing
-
-fn record(request: &Request) -> Result<Value, ApiError> {
-    let mut body = request.json()?;
-    match body["data"].get_mut(0) {
-        Some(record) => Ok(record.take()),
-        None => Err(ApiError::new(
-            400,
-            "MANDATORY_NOT_FOUND",
-            "required field not found: data",
-        )),
-    }
-}
-
-fn text(record: &Value, name: &str) -> Option<String> {
-    record[name].as_str().and_then(some).map(str::to_owned)
-}
-
-fn required(record: &Value, name: &str) -> Result<String, ApiError> {
-    let missing = || ApiError::new(400, "MANDATORY_NOT_FOUND", format!("required field not found: {name}"));
-    text(record, name).ok_or_else(missing)
-}
-
-fn given(record: &Value) -> Fields {
-    let list = |names: [&str; 2]| {
-        let found: Vec<String> = names.iter().filter_map(|name| text(record, name)).collect();
-        Some(found).filter(|found| !found.is_empty())
-    };
-    let street = text(record, "Mailing_Street");
-    Fields {
-        first_name: text(record, "First_Name"),
-        last_name: text(record, "Last_Name"),
-        job_title: text(record, "Title"),
-        emails: list(["Email", "Secondary_Email"]),
-        phones: list(["Phone", "Mobile"]),
-        company: record["Account_Name"]["name"].as_str().map(str::to_owned),
-        address: street.map(|street| Address {
-            street,
-            city: text(record, "Mailing_City").unwrap_or_default(),
-            zip: text(record, "Mailing_Zip").unwrap_or_default(),
-            country: text(record, "Mailing_Country").unwrap_or_default(),
-        }),
-        website: None,
-    }
-}
-
-fn done(status: StatusCode, id: u64, message: &str) -> Reply {
-    let done = json!({"code": "SUCCESS", "details": {"id": id.to_string()}, "message": message, "status": "success"});
-    Reply::json(status, &json!({"data": [done]}))
-}
-
-fn create(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let record = record(request)?;
-    required(&record, "Last_Name")?;
-    let mut fields = Fields::empty();
-    fields.lay_over(&given(&record));
-    let id = writes::contact(state, &fields);
-    Ok(done(StatusCode::CREATED, FROM + id, "record added"))
-}
-
-fn update(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let id = Zoho.contact_of(request.segment(3)).ok_or_else(no_contact)?;
-    if !writes::change(state, id, &given(&record(request)?)) {
-        return Err(no_contact());
-    }
-    Ok(done(StatusCode::OK, FROM + id, "record updated"))
-}
-
-fn whom(value: &Value) -> Result<u64, ApiError> {
-    let id = value["id"].as_str().or(value.as_str());
-    id.and_then(|id| Zoho.contact_of(id))
-        .ok_or_else(|| invalid("the given id seems to be invalid"))
-}
-
-fn agent(record: &Value) -> Option<String> {
-    let id: u64 = record["Owner"]["id"].as_str()?.parse().ok()?;
-    Some(format!("u-{}", id.saturating_sub(FROM + 500_000_000_000)))
-}
-
-fn create_case(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let record = record(request)?;
-    required(&record, "Status")?;
-    required(&record, "Case_Origin")?;
-    let related = if record["Related_To"].is_null() {
-        "Contact_Name"
-    } else {
-        "Related_To"
-    };
-    let new = NewTicket {
-        subject: required(&record, "Subject")?,
-        description: text(&record, "Description").unwrap_or_default(),
-        priority: text(&record, "Priority").map(|priority| match priority.as_str() {
-            "Medium" => "normal".to_owned(),
-            other => other.to_lowercase(),
-        }),
-        due_at: None,
-        agent_id: agent(&record),
-    };
-    let made = writes::ticket(state, whom(&record[related])?, new)?;
-    let id = FROM + 700_000_000_000 + shapes::ticket_number(&made.ticket);
-    Ok(done(StatusCode::CREATED, id, "record added"))
-}
-
-fn create_note(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let record = record(request)?;
-    let contact = Zoho.contact_of(request.segment(3)).ok_or_else(no_contact)?;
-    let note = writes::note(state, contact, agent(&record), required(&record, "Note_Content")?)?;
-    let id: u64 = note.id.parse().unwrap_or_default();
-    Ok(done(StatusCode::CREATED, FROM + 800_000_000_000 + id, "record added"))
-}
-
-fn create_call(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
-    let record = record(request)?;
-    let start = parse_iso(&required(&record, "Call_Start_Time")?);
-    let duration = required(&record, "Call_Duration")?;
-    let parts = duration.split(':').map(|part| part.parse::<u64>().ok());
-    let duration_s = parts
-        .collect::<Option<Vec<u64>>>()
-        .ok_or_else(|| invalid("Call_Duration must be MM:SS"))?;
-    let new = NewCall {
-        direction: required(&record, "Call_Type")?.to_lowercase(),
-        started_at: start.ok_or_else(|| invalid("Call_Start_Time must be a datetime"))?,
-        duration_s: duration_s.into_iter().fold(0, |sum, part| sum * 60 + part),
-        notes: text(&record, "Description").or_else(|| text(&record, "Subject")),
-        agent_id: agent(&record),
-        ..NewCall::default()
-    };
-    writes::call(state, whom(&record["Who_Id"])?, new)?;
-    let id = FROM + 600_000_000_000 + state.made.calls.len() as u64;
-    Ok(done(StatusCode::CREATED, id, "record added"))
-}
-
 // ---- notifications
 
 /// The live channels.
@@ -678,7 +317,7 @@ fn channels(state: &State, request: &Request) -> Reply {
     let shown = live.map(|(id, known)| {
         json!({
             "channel_id": id, "events": known.made_of["events"], "notify_url": known.webhook.url,
-            "token": known.webhook.secret, "channel_expiry": known.until.map(|until| stamp(until, &zone)),
+            "token": known.webhook.secret, "channel_expiry": known.until.map(|until| reading::stamp(until, &zone)),
             "resource_name": "Contacts",
         })
     });
@@ -722,7 +361,7 @@ fn watch(state: &mut State, op: Op, request: &Request) -> Result<Reply, ApiError
             token.clone_into(&mut known.webhook.secret);
         }
     } else {
-        let url = required(asked, "notify_url")?;
+        let url = writing::required(asked, "notify_url")?;
         let events: Vec<&str> = asked["events"]
             .as_array()
             .into_iter()
@@ -763,7 +402,7 @@ fn watch(state: &mut State, op: Op, request: &Request) -> Result<Reply, ApiError
         state.add_hook(|_| id.clone(), subscription);
     }
     let event = json!({
-        "channel_expiry": stamp(until, &state.knobs.zone()), "resource_uri": "https://www.zohoapis.com/crm/v8/Contacts",
+        "channel_expiry": reading::stamp(until, &state.knobs.zone()), "resource_uri": "https://www.zohoapis.com/crm/v8/Contacts",
         "resource_name": "Contacts", "channel_id": id,
     });
     let done = json!({
