@@ -444,6 +444,16 @@ fn record(path: &Path, value: &Value) {
     std::fs::write(path, text + "\n").expect("the file can be written");
 }
 
+/// What the fixtures of a connector ask: the fixture's name and the request.
+pub fn requests_of(id: &str) -> Vec<(String, Value)> {
+    let fixtures = Fixtures::read(id);
+    let asked = fixtures.all.iter().flat_map(|(name, fixture)| {
+        let requests = fixture.exchanges.iter();
+        requests.map(move |exchange| (name.clone(), json!(exchange.request)))
+    });
+    asked.collect()
+}
+
 /// Plays every fixture of a connector. Calls go to a server whose origin changes: `ORIGIN` stands for it.
 async fn replay(id: &str) {
     let source = &read(&folder(id).join("connector.toml"));
