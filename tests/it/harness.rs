@@ -116,6 +116,11 @@ impl Crm {
         Crm { crm, url, stop }
     }
 
+    /// One that is served already, until `stop`.
+    pub fn of(crm: FakeCrm, url: String, stop: CancellationToken) -> Crm {
+        Crm { crm, url, stop }
+    }
+
     /// Calls the CRM has counted, checks included.
     pub fn calls(&self) -> u64 {
         self.crm.stats("demo").counted

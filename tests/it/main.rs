@@ -12,6 +12,7 @@ mod bad_input;
 mod check;
 mod compose;
 mod connector_commands;
+mod connectors;
 mod faults;
 mod guarded;
 mod https;

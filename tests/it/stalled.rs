@@ -31,12 +31,7 @@ on_both!(
             window: Duration::from_secs(1),
         };
         let crm = Crm::limited(20_000, Some(limit)).await;
-        let bridge = Bridge::start(
-            backend,
-            &crm,
-            &format!("{DEADLINES}"),
-        )
-        .await;
+        let bridge = Bridge::start(backend, &crm, DEADLINES).await;
         assert_eq!(bridge.validate(auth()).await.0, 200);
         let account = bridge.account().await;
         let head = || async { bridge.store.head(&account, Stream::Contacts).await.expect("a head") };

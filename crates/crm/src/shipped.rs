@@ -20,6 +20,11 @@ const SHIPPED: &[(&str, &str, &str)] = &[
         include_str!("../../../connectors/espocrm/connector.toml"),
     ),
     (
+        "freshdesk",
+        "connectors/freshdesk/connector.toml",
+        include_str!("../../../connectors/freshdesk/connector.toml"),
+    ),
+    (
         "hubspot",
         "connectors/hubspot/connector.toml",
         include_str!("../../../connectors/hubspot/connector.toml"),
@@ -55,9 +60,19 @@ const SHIPPED: &[(&str, &str, &str)] = &[
         include_str!("../../../connectors/twenty/connector.toml"),
     ),
     (
+        "web1on1",
+        "connectors/web1on1/connector.toml",
+        include_str!("../../../connectors/web1on1/connector.toml"),
+    ),
+    (
         "zendesk",
         "connectors/zendesk/connector.toml",
         include_str!("../../../connectors/zendesk/connector.toml"),
+    ),
+    (
+        "zoho",
+        "connectors/zoho/connector.toml",
+        include_str!("../../../connectors/zoho/connector.toml"),
     ),
 ];
 

@@ -162,7 +162,7 @@ impl Client {
         };
         let mut listed = self.list(&listing, cursor).await?;
         if let Some(filter) = &pass.filter {
-            let times = self.from_values(from);
+            let times = self.begin_values(from);
             let mut kept = Vec::with_capacity(listed.items.len());
             for item in listed.items {
                 let mut names = vec![("item", item.clone()), ("conn", self.conn.clone())];
@@ -339,7 +339,7 @@ impl Client {
         let first = cursor.is_none();
         let cursor = Cursor::read(cursor)?;
         let mut names = vec![("page", cursor.value(listing.page))];
-        names.extend(self.from_values(listing.from));
+        names.extend(self.begin_values(listing.from));
         let mut url = cursor.url()?;
         if let (true, true, Some(token)) = (first, listing.from.is_url, listing.from.token) {
             url = Some(self.delta_url(token)?);
@@ -470,7 +470,7 @@ impl Client {
     }
 
     /// `since` and `until`, for expressions.
-    fn from_values(&self, from: From<'_>) -> Vec<(&'static str, Value)> {
+    fn begin_values(&self, from: From<'_>) -> Vec<(&'static str, Value)> {
         let mut names = Vec::new();
         if let Some(token) = from.token {
             names.push(("since", scope([("token", value_of(token))])));

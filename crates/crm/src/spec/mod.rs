@@ -83,6 +83,10 @@ impl Spec {
         let api = root.text("api");
 
         let mut vocabulary = Vocabulary::default();
+        // The base URL may be one that the check learns.
+        vocabulary
+            .learned
+            .extend(root.table("check").map(operations::learned_names).unwrap_or_default());
         let connection = root
             .need_table("connection")
             .and_then(|table| ConnectionSpec::read(table, &mut vocabulary));
@@ -90,9 +94,6 @@ impl Spec {
         if let Some(table) = &auth_table {
             vocabulary.session.extend(auth::session_names(table));
         }
-        vocabulary
-            .learned
-            .extend(root.table("check").map(operations::learned_names).unwrap_or_default());
         let clashes = connection.iter().flat_map(|connection| connection.fields.keys());
         for name in clashes.filter(|name| vocabulary.learned.contains(*name)) {
             root.problem(

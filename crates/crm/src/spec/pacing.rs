@@ -242,8 +242,10 @@ impl LimitSpec {
             .ok()
             .and_then(|micros| Timestamp::from_microsecond(micros).ok());
         let east = stamp.map_or(0, |stamp| i64::from(zone.to_offset(stamp).seconds()));
+        // A day more than it need be, for every zone: days are counted from there, and where summer time takes a zone past
+        // UTC the count must not jump back, or a day would be let in twice.
         let day = i64::try_from(DAY.as_secs()).unwrap_or(i64::MAX);
-        Ok(Duration::from_secs((-east).rem_euclid(day).unsigned_abs()))
+        Ok(Duration::from_secs((day - east).unsigned_abs()))
     }
 
     /// What one call of `operation` costs; 0 if it is not counted.

@@ -232,7 +232,7 @@ fn page_json(page: &Page) -> Value {
     shown
 }
 
-async fn walk(client: &Client, fixture: &Fixture) -> Result<Vec<Value>, CrmError> {
+async fn walk(client: &Client, fixture: &Fixture, origin: &str) -> Result<Vec<Value>, CrmError> {
     let time = |text: &Option<String>| text.as_deref().and_then(Micros::parse).unwrap_or_default();
     let window = Window {
         since: time(&fixture.since),
@@ -247,7 +247,10 @@ async fn walk(client: &Client, fixture: &Fixture) -> Result<Vec<Value>, CrmError
                 (page_json(&page), page.next)
             }
             "changes" => {
-                let page = client.changes_page(window, fixture.token.as_ref(), at).await?;
+                // A token may be a link.
+                let text = |token: &Value| token.as_str().map(|text| json!(text.replace("ORIGIN", origin)));
+                let token = fixture.token.as_ref().map(|token| text(token).unwrap_or(token.clone()));
+                let page = client.changes_page(window, token.as_ref(), at).await?;
                 (page_json(&page), page.next)
             }
             "deleted" => {
@@ -273,7 +276,7 @@ async fn walk(client: &Client, fixture: &Fixture) -> Result<Vec<Value>, CrmError
     }
 }
 
-async fn result_of(client: &Client, fixture: &Fixture) -> Value {
+async fn result_of(client: &Client, fixture: &Fixture, origin: &str) -> Value {
     match fixture.call.as_str() {
         "check" => shown(client.check().await.map(|checked| {
             json!({ "org": checked.org, "principal": checked.principal, "sees_all": checked.sees_all, "learned": checked.learned })
@@ -293,7 +296,7 @@ async fn result_of(client: &Client, fixture: &Fixture) -> Value {
         }
         "act" => act(client, fixture).await,
         "webhook" | "challenge" => delivered(client.connector(), fixture),
-        _ => shown(walk(client, fixture).await.map(Value::from)),
+        _ => shown(walk(client, fixture, origin).await.map(Value::from)),
     }
 }
 
@@ -426,7 +429,7 @@ impl Fixtures {
         let (http, pacer) = (stage.http.clone(), Pacer::unlimited());
         let client = client_over(http, connector, &stage.origin, &extra, pacer, Arc::new(Then));
         let client = client.unwrap_or_else(|error| panic!("{error}"));
-        let result = result_of(&client, fixture).await.to_string();
+        let result = result_of(&client, fixture, &stage.origin).await.to_string();
         let result = result.replace(&stage.origin, "ORIGIN");
         (serde_json::from_str(&result).expect("JSON"), script)
     }
@@ -439,6 +442,16 @@ fn recording() -> bool {
 fn record(path: &Path, value: &Value) {
     let text = serde_json::to_string_pretty(value).expect("JSON");
     std::fs::write(path, text + "\n").expect("the file can be written");
+}
+
+/// What the fixtures of a connector ask: the fixture's name and the request.
+pub fn requests_of(id: &str) -> Vec<(String, Value)> {
+    let fixtures = Fixtures::read(id);
+    let asked = fixtures.all.iter().flat_map(|(name, fixture)| {
+        let requests = fixture.exchanges.iter();
+        requests.map(move |exchange| (name.clone(), json!(exchange.request)))
+    });
+    asked.collect()
 }
 
 /// Plays every fixture of a connector. Calls go to a server whose origin changes: `ORIGIN` stands for it.
@@ -544,6 +557,7 @@ replayed! {
     dataverse "dataverse"
     demo "demo"
     espocrm "espocrm"
+    freshdesk "freshdesk"
     hubspot "hubspot"
     intercom "intercom"
     odoo "odoo"
@@ -551,7 +565,9 @@ replayed! {
     pipedrive "pipedrive"
     salesforce "salesforce"
     twenty "twenty"
+    web1on1 "web1on1"
     zendesk "zendesk"
+    zoho "zoho"
 }
 
 /// Which fixtures may show that an expression is wrong.
@@ -600,6 +616,18 @@ fn broken_in_turn(source: &str) -> Vec<(String, String)> {
             );
         }
     }
+    let lookups = whole["contacts"].get("lookups").and_then(toml::Value::as_array);
+    for nth in 0..lookups.map_or(0, Vec::len) {
+        for key in ["of", "key", "value"] {
+            let keys = [
+                Step::Key("contacts"),
+                Step::Key("lookups"),
+                Step::Nth(nth),
+                Step::Key(key),
+            ];
+            breaks(format!("contacts.lookups.{key}"), &keys);
+        }
+    }
     for key in ["org", "principal"] {
         if whole["check"].get(key).is_some() {
             breaks(format!("check.{key}"), &[Step::Key("check"), Step::Key(key)]);
@@ -625,7 +653,7 @@ fn misspelt(text: &str) -> Vec<(String, String)> {
     for found in field.find_iter(text) {
         let quotes = text[..found.start()].matches('\'').count();
         // What an account gives is not of the row, and what stands in quotes is no field.
-        let ours = ["conn.", "session.", "contact.", "response.status"];
+        let ours = ["conn.", "session.", "contact.", "lookup.", "response.status"];
         let is_ours = ours.iter().any(|root| found.as_str().starts_with(root)) || found.as_str() == "response.body";
         if is_ours || quotes % 2 == 1 {
             continue;

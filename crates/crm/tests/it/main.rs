@@ -15,4 +15,5 @@ mod odoo_live;
 mod operations;
 mod pacing;
 mod support;
+mod vendor_specs;
 mod webhooks;

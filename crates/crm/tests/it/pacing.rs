@@ -283,7 +283,7 @@ fn a_quota_of_the_account_turns_at_its_own_midnight() {
         let fields = crate::support::fields(&[("plan", zone)]);
         let now = contacts::Micros::parse(at).expect("a time");
         match connector.limits(&fields, now).expect("the limits")[0].kind {
-            contacts::ledger::LimitKind::Quota { offset, .. } => offset.as_secs() / 3_600,
+            contacts::ledger::LimitKind::Quota { offset, .. } => offset.as_secs() / 3_600 % 24,
             kind => panic!("{kind:?}"),
         }
     };
@@ -295,6 +295,18 @@ fn a_quota_of_the_account_turns_at_its_own_midnight() {
     assert_eq!(offset("America/New_York", "2026-07-15T12:00:00Z"), 4);
     assert_eq!(offset("Asia/Tokyo", "2026-01-15T12:00:00Z"), 15);
     assert_eq!(offset("", "2026-01-15T12:00:00Z"), 0, "before the check has learned it");
+    // Where summer time takes a zone past UTC, the day goes on being the same day.
+    let day = |at: &str| {
+        let fields = crate::support::fields(&[("plan", "Europe/London")]);
+        let now = contacts::Micros::parse(at).expect("a time");
+        match connector.limits(&fields, now).expect("the limits")[0].kind {
+            contacts::ledger::LimitKind::Quota { offset, .. } => now.minus(offset).0 / 86_400_000_000,
+            kind => panic!("{kind:?}"),
+        }
+    };
+    assert_eq!(day("2026-03-29T00:30:00Z"), day("2026-03-29T01:30:00Z"));
+    assert_eq!(day("2026-03-29T00:30:00Z"), day("2026-03-29T22:30:00Z"));
+    assert_eq!(day("2026-03-29T00:30:00Z") + 1, day("2026-03-29T23:30:00Z"));
     let fields = crate::support::fields(&[("plan", "Mars/Olympus")]);
     assert!(connector.limits(&fields, contacts::Micros::ZERO).is_err());
 }
