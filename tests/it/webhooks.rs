@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fake_crm::{Change, Control, Webhook, signature};
 use serde_json::{Value, json};
 
+use crate::accounts::{built, run_at};
 use crate::harness::*;
+use crate::interactions::{beside, connector};
 
 const SLOW_POLL: &str = "refresh.sweep = \"200ms\"";
 
@@ -86,6 +88,42 @@ on_both!(
         })
         .await;
         assert_eq!(crm.crm.stats("demo").webhooks.given_up, 0);
+        bridge.stop().await;
+    }
+);
+
+on_both!(
+    an_edit_arrives_though_the_poll_that_its_webhook_led_to_ended_before_it,
+    |backend| async move {
+        let crm = Crm::start(40).await;
+        let folder = tempfile::tempdir().unwrap();
+        let polled = connector(folder.path(), "polled", |source| {
+            let (head, rest) = source.split_once("[contacts.get_many]").expect("a fetch by id");
+            let (_, rest) = rest.split_once("\n\n").expect("its end");
+            format!("{head}{rest}")
+        });
+        // Regular polls are ten minutes apart, and their windows end two seconds before they begin.
+        let more = beside("polled", &polled, &crm) + "integrations.polled.lag = \"2s\"\n" + SLOW_POLL;
+        let bridge = Bridge::start(backend, &crm, &more).await;
+        let (status, body) = bridge.post("/polled/auth_validation", json!({ "auth": auth() })).await;
+        assert_eq!(status, 200, "{body}");
+        let account = bridge.account().await;
+        built(&bridge, &account).await;
+        let before = run_at(&bridge, "/polled/contact_sync", &auth(), None).await;
+        let hook = Hook::of(&bridge).await;
+        let hook = Hook {
+            url: hook.url.replace("/demo/", "/polled/"),
+            ..hook
+        };
+        crm.crm
+            .control(Control::webhook("demo", Some(Webhook::new(&hook.url, &hook.secret))))
+            .done();
+        crm.crm.control(Control::edit("demo", Change::ids([10, 20]))).done();
+        until("both edits arrive", || async {
+            let run = run_at(&bridge, "/polled/contact_sync", &auth(), Some(&before.checkpoint)).await;
+            run.ids().into_iter().collect::<Vec<_>>() == ["10", "20"]
+        })
+        .await;
         bridge.stop().await;
     }
 );

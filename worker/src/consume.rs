@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::crash;
-use crate::deps::{Deps, jittered, next_poll};
-use crate::slice::{Ended, Slice, SliceError};
+use crate::deps::{Deps, after_event, jittered, next_poll};
+use crate::slice::{Ended, Polled, Slice, SliceError};
 
 /// How long a body that a newer version wrote is put off.
 const NEWER_WAIT: Duration = Duration::from_secs(30);
@@ -172,10 +172,10 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
         Ok(account) => account,
         Err(error) => return store_failed(deps, job, error),
     };
-    let (result, ready) = match &account {
+    let (result, reached) = match &account {
         Some(account) => run_slice(deps, account, job.kind, fence, wanted_after, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
-        None => (Ok(Ended::Done), false),
+        None => (Ok(Ended::Done), Reached::default()),
     };
     let now = deps.clock.now();
     let (outcome, failure) = match &result {
@@ -234,7 +234,7 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
         }
     });
     crash::point("before_finish");
-    let settled = finish(deps, job, account.as_ref(), fence, ready, &outcome, failure).await;
+    let settled = finish(deps, job, account.as_ref(), fence, reached, &outcome, failure).await;
     match settled {
         Ok(Finished::Settled | Finished::Lost) => Settle::Ack,
         Ok(Finished::Publish { job, after }) => Settle::Later { job, after },
@@ -249,6 +249,14 @@ async fn credentials_are_newer(deps: &Deps, used: Option<&Account>) -> bool {
     now.is_some_and(|now| now.fingerprint != used.fingerprint)
 }
 
+/// Where a slice left the snapshot.
+#[derive(Clone, Copy, Default)]
+struct Reached {
+    /// The first build has ended.
+    ready: bool,
+    polled: Option<Polled>,
+}
+
 async fn run_slice(
     deps: &Deps,
     account: &Account,
@@ -256,17 +264,21 @@ async fn run_slice(
     fence: Fence,
     wanted_after: Fence,
     halt: &Halt,
-) -> (Result<Ended, SliceError>, bool) {
+) -> (Result<Ended, SliceError>, Reached) {
     let mut slice = match Slice::open(deps, account, kind.stream(), fence, &halt.stop).await {
         Ok(slice) => slice,
-        Err(error) => return (Err(error), false),
+        Err(error) => return (Err(error), Reached::default()),
     };
     let result = tokio::select! {
         result = slice.run(kind, wanted_after) => result,
         () = halt.abandon.cancelled() => Ok(Ended::More),
     };
     slice.rest().await;
-    (result, slice.is_ready())
+    let reached = Reached {
+        ready: slice.is_ready(),
+        polled: slice.polled(),
+    };
+    (result, reached)
 }
 
 async fn finish(
@@ -274,7 +286,7 @@ async fn finish(
     job: &Job,
     account: Option<&Account>,
     fence: Fence,
-    ready: bool,
+    reached: Reached,
     outcome: &Outcome,
     failure: Option<Failure>,
 ) -> Result<Finished, StoreError> {
@@ -291,8 +303,14 @@ async fn finish(
             pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
         let next = match (job.kind, pace, poll_at) {
             (Kind::Ids, ..) | (_, None, _) | (_, _, None) => None,
-            (Kind::Changes, Some(_), Some(at)) => Some((at, Lane::Refresh)),
-            (Kind::Full, Some(pace), _) if ready => Some((
+            (Kind::Changes, Some(_), Some(at)) => {
+                let event = work.tasks.get(&Kind::Changes).and_then(|task| task.event);
+                let again = reached
+                    .polled
+                    .and_then(|polled| after_event(event, polled.started, polled.lag));
+                Some((again.map_or(at, |again| again.min(at)), Lane::Refresh))
+            }
+            (Kind::Full, Some(pace), _) if reached.ready => Some((
                 now.plus(jittered(pace.reconcile, pace.jitter, &job.account)),
                 Lane::Reconcile,
             )),
@@ -302,7 +320,7 @@ async fn finish(
                 .agents
                 .map(|period| (now.plus(jittered(period, pace.jitter, &job.account)), Lane::Reconcile)),
         };
-        if let (Kind::Full, true, Some(at)) = (job.kind, ready, poll_at) {
+        if let (Kind::Full, true, Some(at)) = (job.kind, reached.ready, poll_at) {
             work.due_at(Kind::Changes, Lane::Refresh, at);
         }
         if left_dirty {

@@ -137,9 +137,55 @@ pub fn next_poll(
     now.plus(jittered(period, jitter, account))
 }
 
+/// How much earlier than the last webhook the noted one may be (`requests`).
+pub(crate) const NOTED_WITHIN: Duration = Duration::from_secs(1);
+/// How far the CRM's clock, as it is noted, may run behind the true one: `Date` headers are cut to whole seconds.
+const CLOCK_CUT: Duration = Duration::from_secs(1);
+
+/// When a poll that a webhook led to is due once more. The window of a poll that began at `started` ended `lag` before
+/// that, so a change that a webhook told of less than `lag` earlier may lie behind its end. `None`: the window held it.
+pub fn after_event(event: Option<Micros>, started: Micros, lag: Duration) -> Option<Micros> {
+    let at = event?.plus(lag + NOTED_WITHIN + CLOCK_CUT);
+    (at > started).then_some(at)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::progress::Progress;
+
+    proptest! {
+        #[test]
+        fn invariant_9_a_change_that_a_webhook_told_of_lies_within_a_poll_that_is_due(
+            changed in 10_000_000..20_000_000u64,
+            delivery in 0..5_000_000u64,
+            unnoted in 0..1_000_000u64,
+            wait in 0..90_000_000u64,
+            late in 0..5_000_000u64,
+            cut in -1_000_000..=0i64,
+            lag in 0..60_000_000u64,
+        ) {
+            // The last webhook came at `told`; the one that was noted may be a little older.
+            let told = changed + delivery;
+            let noted = Some(Micros(told - unnoted));
+            let lag = Duration::from_micros(lag);
+            let progress = Progress { skew: cut, ..Progress::default() };
+            let started = Micros(told + wait);
+            let first = progress.window(started, lag, Duration::ZERO);
+            match after_event(noted, started, lag) {
+                None => prop_assert!(first.until.0 >= changed, "it is told of and no poll is due"),
+                Some(at) => {
+                    prop_assert!(at > started);
+                    let started = at.plus(Duration::from_micros(late));
+                    let second = progress.window(started, lag, Duration::ZERO);
+                    prop_assert!(second.until.0 >= changed, "the second poll misses it too");
+                    prop_assert_eq!(after_event(noted, started, lag), None, "polls without end");
+                }
+            }
+        }
+    }
 
     #[test]
     fn invariant_13_the_brake_bites_between_its_bounds() {

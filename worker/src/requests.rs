@@ -12,6 +12,7 @@ use contacts::work::{self, Ring, WorkTimes};
 use contacts::{AccountId, Clock, JobId, Kind, Lane, Micros, Queue, QueueError, Store, StoreError};
 
 use crate::crash;
+use crate::deps::NOTED_WITHIN;
 
 pub struct Requests {
     store: Arc<dyn Store>,
@@ -38,6 +39,15 @@ pub enum Rung {
     Waiting,
     /// The account is parked or paused.
     Held,
+}
+
+/// A webhook this soon after a noted one is not noted itself while a job waits: a storm writes no document per event.
+/// When a poll is due again hangs on the time ([`crate::deps::after_event`]), so there it must be nearly true.
+fn noted_within(kind: Kind) -> Duration {
+    match kind {
+        Kind::Changes => NOTED_WITHIN,
+        _ => Duration::from_secs(60),
+    }
 }
 
 impl Requests {
@@ -117,14 +127,18 @@ impl Requests {
                         .is_some_and(|marker| now < marker.since.plus(self.times.marker))
             });
             let noted = known
-                .last_event
-                .is_some_and(|at| event.since(at) < Duration::from_secs(60));
+                .tasks
+                .get(&kind)
+                .and_then(|task| task.event)
+                .is_some_and(|at| event.since(at) < noted_within(kind));
             if waits && noted {
                 return Ok(Rung::Waiting);
             }
         }
         let ring = work::update(&*self.store, account, &self.times, |work| {
-            work.last_event = work.last_event.max(event);
+            if let Some(event) = event {
+                work.note_event(kind, event);
+            }
             work.ring(account, kind, lane, JobId::random(), now, &self.times)
         })
         .await?;

@@ -108,6 +108,9 @@ pub struct Task {
     pub last_done: Option<Micros>,
     #[serde(default)]
     pub last_error: Option<Failure>,
+    /// The last webhook that asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Micros>,
 }
 
 /// A job waits.
@@ -245,6 +248,13 @@ impl Work {
         task.lane = Some(lane);
         task.asked = Fence(self.fence);
         self.publish(account, kind, job, now, times)
+    }
+
+    /// A webhook asks for a task, which is to be rung for next.
+    pub fn note_event(&mut self, kind: Kind, at: Micros) {
+        self.last_event = self.last_event.max(Some(at));
+        let task = self.tasks.entry(kind).or_default();
+        task.event = task.event.max(Some(at));
     }
 
     /// Rings for a task whose time has come, on behalf of whoever wanted it. For the sweep: what a worker finished since

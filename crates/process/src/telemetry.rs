@@ -1,6 +1,7 @@
 //! Log lines on stderr, metrics for a listener to render, and one way to print an error.
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -8,8 +9,10 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::field::{Field, Visit};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::settings::LogFormat;
 
@@ -52,16 +55,48 @@ where
     let filter = EnvFilter::builder().parse(level).map_err(TelemetryError::Level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match format {
-        LogFormat::Text => Box::new(builder.with_ansi(colour).finish()),
+        LogFormat::Text => Box::new(builder.with_ansi(colour).finish().with(ExpectedAbsences)),
         LogFormat::Json => Box::new(
             builder
                 .json()
                 .flatten_event(true)
                 .with_current_span(true)
                 .with_span_list(false)
-                .finish(),
+                .finish()
+                .with(ExpectedAbsences),
         ),
     })
+}
+
+/// Drops lapin's ERROR for each channel that the broker closes with 404. That is how AMQP says that a queue looked at
+/// passively is not there, as on every first start; whoever made the call gets the same answer and reports it.
+struct ExpectedAbsences;
+
+impl<S: tracing::Subscriber> Layer<S> for ExpectedAbsences {
+    fn event_enabled(&self, event: &tracing::Event<'_>, _: Context<'_, S>) -> bool {
+        if event.metadata().target() != "lapin::channel" {
+            return true;
+        }
+        let mut close = ChannelClose::default();
+        event.record(&mut close);
+        !(close.closed && close.not_found)
+    }
+}
+
+#[derive(Default)]
+struct ChannelClose {
+    closed: bool,
+    not_found: bool,
+}
+
+impl Visit for ChannelClose {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.closed = format!("{value:?}") == "Channel closed",
+            "method" => self.not_found = format!("{value:?}").contains("reply_code: 404"),
+            _ => {}
+        }
+    }
 }
 
 /// The metrics of this process, in Prometheus' text format. Opens no listener.
@@ -156,14 +191,18 @@ mod tests {
     }
 
     fn logged(format: LogFormat, level: &str) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = subscriber(format, level, move || writer.clone(), false).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
+        logged_by(format, level, || {
             let _span = tracing::info_span!("job", account = "a1").entered();
             tracing::info!(pages = 3, "slice done");
             tracing::debug!("too quiet to be heard at info");
-        });
+        })
+    }
+
+    fn logged_by(format: LogFormat, level: &str, speak: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, level, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, speak);
         let bytes = lines.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -183,6 +222,19 @@ mod tests {
         assert!(text.contains("slice done pages=3"), "{text}");
         assert!(!text.contains("too quiet") && !text.contains('\u{1b}'), "{text}");
         assert!(logged(LogFormat::Text, "warn,process=debug").contains("too quiet"));
+    }
+
+    #[test]
+    fn a_missing_queue_is_no_error_of_the_log_and_a_differing_one_is() {
+        let logged = |code: u16| {
+            // As lapin words it.
+            let method = format!("Close {{ reply_code: {code}, reply_text: \"why\", class_id: 50, method_id: 10 }}");
+            logged_by(LogFormat::Text, "info", || {
+                tracing::error!(target: "lapin::channel", channel = 3, method = %method, "Channel closed");
+            })
+        };
+        assert_eq!(logged(404), "");
+        assert!(logged(406).contains("Channel closed"));
     }
 
     #[test]

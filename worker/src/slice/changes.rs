@@ -6,7 +6,7 @@ use contacts::ports::HeadChange;
 use contacts::record::Removal;
 
 use super::write::Batch;
-use super::{Ended, Slice, SliceResult};
+use super::{Ended, Polled, Slice, SliceResult};
 use crate::progress::{Poll, PollStage};
 use crm::{Page, Window};
 
@@ -127,6 +127,10 @@ impl Slice<'_> {
             ..HeadChange::default()
         };
         self.write(batch, change).await?;
+        self.polled = Some(Polled {
+            started: poll.started,
+            lag: self.source.traits().lag,
+        });
         Ok(true)
     }
 

@@ -8,6 +8,7 @@ mod ids;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use contacts::accounts::{self, Account};
 use contacts::ports::{Head, StoreErrorKind};
@@ -51,6 +52,15 @@ impl From<StoreError> for SliceError {
 
 pub type SliceResult<T> = Result<T, SliceError>;
 
+/// A poll that a slice read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polled {
+    /// Our clock when it began.
+    pub started: Micros,
+    /// Its window ended this long before that.
+    pub lag: Duration,
+}
+
 /// The state of a running slice.
 pub struct Slice<'a> {
     deps: &'a Deps,
@@ -65,6 +75,7 @@ pub struct Slice<'a> {
     pages: u32,
     head: Head,
     progress: Progress,
+    polled: Option<Polled>,
     verified: bool,
 }
 
@@ -96,6 +107,7 @@ impl<'a> Slice<'a> {
             pages: 0,
             head,
             progress,
+            polled: None,
             verified: false,
         })
     }
@@ -120,6 +132,11 @@ impl<'a> Slice<'a> {
     /// The first build has ended.
     pub fn is_ready(&self) -> bool {
         self.head.ready
+    }
+
+    /// The poll that this slice ended.
+    pub fn polled(&self) -> Option<Polled> {
+        self.polled
     }
 
     /// Whether another page fits into this slice. Asked between pages only, so each slice makes progress.
@@ -151,7 +168,7 @@ impl<'a> Slice<'a> {
         self.progress.note_clock(crm_clock, self.deps.clock.now());
         if !self.verified {
             self.verified = true;
-            let every = std::time::Duration::from_secs(60);
+            let every = Duration::from_secs(60);
             if asked_at.since(self.account.verified) >= every {
                 accounts::accept(&*self.deps.store, &self.account.fingerprint, &self.account.id, asked_at).await?;
                 accounts::touch(&*self.deps.store, self.account, None, Some(asked_at), every).await?;
