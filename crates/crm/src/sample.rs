@@ -66,7 +66,15 @@ fn sample_conn(spec: &Spec) -> Value {
         };
         conn.insert(name.as_str(), sample);
     }
-    conn.extend(spec.check.learn.keys().map(|name| (name.as_str(), "sample")));
+    // What is learned may be where the CRM is.
+    let learned = |name: &String| {
+        if name.ends_with("_url") {
+            "https://sample.example"
+        } else {
+            "sample"
+        }
+    };
+    conn.extend(spec.check.learn.keys().map(|name| (name.as_str(), learned(name))));
     conn.insert("base_url", "https://sample.example");
     value_of(&conn)
 }

@@ -23,23 +23,9 @@ impl Adjustments {
     }
 }
 
-/// `id` and `updated` are what versions and deletions rest on, so they are the connector's alone.
+/// What an integration may map otherwise; with `id`, what its filter sees. `id` and `updated` are what versions and deletions rest
+/// on, so they are the connector's alone.
 const FIELDS: [&str; 10] = [
-    "name",
-    "company",
-    "title",
-    "emails",
-    "phones",
-    "photo_url",
-    "address",
-    "websites",
-    "twitter",
-    "url",
-];
-
-/// What a filter sees of a mapped contact.
-const CONTACT: [&str; 11] = [
-    "id",
     "name",
     "company",
     "title",
@@ -75,7 +61,7 @@ pub(crate) fn adjust(
             Err(problem) => problems.push(format!("map.{field}: {problem}")),
         }
     }
-    let with_contact = names.with("contact", Attributes::only(CONTACT));
+    let with_contact = names.with("contact", Attributes::only(std::iter::once("id").chain(FIELDS)));
     let filter = adjustments.filter.as_deref();
     let filter = filter.map(|text| compile(spec, text, &with_contact, evaluates));
     let filter = match filter.transpose() {
