@@ -7,6 +7,7 @@ mod check;
 mod interactions;
 mod listing;
 mod lookups;
+mod parts;
 pub(crate) mod prepare;
 mod session;
 pub(crate) mod token;
