@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use snapbridge::wiring::Role;
 
 use crate::harness::*;
-use cases::{CASES, Case, case};
+use cases::{CASES, Case, Hook, case};
 
 /// Edits are made this long ago: some connectors leave out what is newer than a minute.
 const AGO_MS: i64 = 90_000;
@@ -181,10 +181,7 @@ async fn pushed(case: &Case, backend: Backend) {
     };
     scene.build().await;
     let first = scene.run(None).await;
-    let Some(webhook) = case.webhook(&scene.bridge).await else {
-        scene.bridge.stop().await;
-        return;
-    };
+    let webhook = case.webhook(&scene.bridge).await.expect("its sender can be set up");
     crm.crm.control(Control::webhook("demo", Some(webhook))).done();
     crm.crm.control(renamed(&[10, 20], "Pushed")).done();
     let edited = BTreeSet::from(["10", "20"].map(|id| scene.id(id)));
@@ -204,12 +201,6 @@ macro_rules! scenes {
             use super::*;
 
             on_both!(by_poll, |backend| async move { polled(case($id), backend).await });
-            on_both!(by_webhook, |backend| async move { pushed(case($id), backend).await });
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn ten_thousand_of_one_time() {
-                same_time(case($id)).await;
-            }
         })*
 
         #[test]
@@ -238,13 +229,71 @@ scenes! {
     web1on1 "web1on1"
 }
 
+macro_rules! by_webhook {
+    ($($name:ident $id:literal)*) => {
+        mod by_webhook {
+            use super::*;
+
+            $(on_both!($name, |backend| async move { pushed(case($id), backend).await });)*
+
+            #[test]
+            fn all_but_those_whose_secret_cannot_be_had_yet_are_played() {
+                // EspoCRM makes the secret itself, and nothing captures it.
+                let silent: Vec<&str> = CASES.iter().filter(|case| case.hook == Hook::None).map(|case| case.connector).collect();
+                assert_eq!(silent, ["espocrm"]);
+                assert_eq!([$($id),*].len() + silent.len(), CASES.len());
+            }
+        }
+    };
+}
+
+by_webhook! {
+    hubspot "hubspot"
+    pipedrive "pipedrive"
+    zendesk "zendesk"
+    zoho "zoho"
+    salesforce "salesforce"
+    freshdesk "freshdesk"
+    intercom "intercom"
+    dataverse "dataverse"
+    odoo "odoo"
+    odoo_json2 "odoo-json2"
+    twenty "twenty"
+    web1on1 "web1on1"
+}
+
+macro_rules! of_one_time {
+    ($($name:ident $id:literal)*) => {
+        mod ten_thousand_of_one_time {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                same_time(case($id)).await;
+            })*
+        }
+    };
+}
+
+// Dataverse goes by its own tokens, and by no time.
+of_one_time! {
+    hubspot "hubspot"
+    pipedrive "pipedrive"
+    espocrm "espocrm"
+    zendesk "zendesk"
+    zoho "zoho"
+    salesforce "salesforce"
+    freshdesk "freshdesk"
+    intercom "intercom"
+    odoo "odoo"
+    odoo_json2 "odoo-json2"
+    twenty "twenty"
+    web1on1 "web1on1"
+}
+
 /// More contacts with one identical time than any CRM gives in one page, or HubSpot in one query: a change pass finds all.
 async fn same_time(case: &Case) {
     const ALL: usize = 10_050;
-    if case.connector == "dataverse" {
-        // It goes by its own tokens, and by no time.
-        return;
-    }
     let crm = case.crm(ALL).await;
     let limits = crm.crm.stats("demo").limits;
     crm.crm.knobs("demo", |knobs| {
