@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use contacts::{AccountId, Store};
 use fake_crm::{AccountOptions, FakeCrm, Options, RateLimit};
-use process::settings::{Settings, Source};
+use process::settings::{LogFormat, Settings, Source};
 use process::telemetry::Metrics;
 use serde_json::{Value, json};
 use snapbridge::sampling::account_ids;
@@ -177,6 +177,10 @@ impl Bridge {
 
     pub async fn set_up(setup: Setup<'_>, crm: &Crm) -> Bridge {
         process::tls::install_provider();
+        if let Ok(level) = std::env::var("SNAPBRIDGE_TEST_LOG") {
+            // A second bridge of one test finds the first one's subscriber.
+            let _ = process::telemetry::init_logs(LogFormat::Text, &level);
+        }
         let data = match setup.beside {
             Some(other) => other.data.clone(),
             None => Arc::new(tempfile::tempdir().expect("a temporary folder")),

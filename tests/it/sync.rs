@@ -1,5 +1,9 @@
 //! contact_sync: the four situations, tokens, cold accounts.
 
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use contacts::Stream;
 use fake_crm::{Change, Control};
 use serde_json::{Value, json};
 
@@ -292,9 +296,25 @@ on_both!(
         };
         for _ in 0..3 {
             let before = done().await;
-            until("another full pass ends", || async { done().await > before }).await;
-            let living: std::collections::BTreeSet<String> = truth(&crm).into_keys().collect();
-            assert_eq!(bridge.run(None).await.ids(), living);
+            until("another full pass ends", || async {
+                let head = bridge.store.head(&account, Stream::Contacts).await.unwrap().unwrap();
+                assert_eq!(head.count, 3_000, "somebody was deleted");
+                done().await > before
+            })
+            .await;
+            // A run may leave out who is edited behind its end; the runs that go on from it must bring them.
+            let mut missing: BTreeSet<String> = truth(&crm).into_keys().collect();
+            let mut run = bridge.run(None).await;
+            let began = Instant::now();
+            loop {
+                let brought = run.ids();
+                missing.retain(|id| !brought.contains(id));
+                if missing.is_empty() {
+                    break;
+                }
+                assert!(began.elapsed() < PATIENCE, "nobody brings {missing:?}");
+                run = bridge.run(Some(&run.checkpoint)).await;
+            }
         }
         crm.crm.knobs("demo", |knobs| knobs.edits_per_page = Default::default());
         until("the last edits arrive", || async {

@@ -238,7 +238,13 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
     match settled {
         Ok(Finished::Settled | Finished::Lost) => Settle::Ack,
         Ok(Finished::Publish { job, after }) => Settle::Later { job, after },
-        Err(error) => store_failed(deps, job, error),
+        Err((error, None)) => store_failed(deps, job, error),
+        // The store may know of this job and only its answer is lost. If not, the job is superseded, as the one in hand
+        // would be.
+        Err((error, Some((next, after)))) => {
+            store_failed(deps, job, error);
+            Settle::Later { job: next, after }
+        }
     }
 }
 
@@ -281,6 +287,7 @@ async fn run_slice(
     (result, reached)
 }
 
+/// What became of the slice; if the store does not say, the job that it may have been told of.
 async fn finish(
     deps: &Deps,
     job: &Job,
@@ -289,16 +296,20 @@ async fn finish(
     reached: Reached,
     outcome: &Outcome,
     failure: Option<Failure>,
-) -> Result<Finished, StoreError> {
+) -> Result<Finished, (StoreError, Option<(Job, Duration)>)> {
     let now = deps.clock.now();
     let times = &deps.policy.times;
     let pace = account.and_then(|account| deps.sources.pace(&account.integration));
     // Ids that were marked just before their front died: nobody rang for them, so the end of a poll does.
     let left_dirty = match (job.kind, outcome) {
-        (Kind::Changes, Outcome::Done) => !deps.store.dirty(&job.account, 1).await?.is_empty(),
+        (Kind::Changes, Outcome::Done) => {
+            let dirty = deps.store.dirty(&job.account, 1).await;
+            !dirty.map_err(|error| (error, None))?.is_empty()
+        }
         _ => false,
     };
-    work::update(&*deps.store, &job.account, times, |work| {
+    let mut decided = None;
+    let finished = work::update(&*deps.store, &job.account, times, |work| {
         let poll_at =
             pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
         let next = match (job.kind, pace, poll_at) {
@@ -340,9 +351,15 @@ async fn finish(
             job: JobId::random(),
             give_way: deps.policy.busy_wait,
         };
-        work.finish(&job.account, end, now)
+        let finished = work.finish(&job.account, end, now);
+        decided = Some(finished.clone());
+        finished
     })
-    .await
+    .await;
+    finished.map_err(|error| match decided {
+        Some(Finished::Publish { job, after }) => (error, Some((job, after))),
+        _ => (error, None),
+    })
 }
 
 /// The lease runs out by itself and the sweep rings again; meanwhile nothing is lost.

@@ -135,24 +135,48 @@ impl Requests {
                 return Ok(Rung::Waiting);
             }
         }
-        let ring = work::update(&*self.store, account, &self.times, |work| {
+        self.ring_by(account, |work| {
             if let Some(event) = event {
                 work.note_event(kind, event);
             }
             work.ring(account, kind, lane, JobId::random(), now, &self.times)
         })
-        .await?;
-        self.publish(account, ring).await
+        .await
     }
 
     /// Rings for a task whose time has come. For the sweep.
     pub async fn ring_due(&self, account: &AccountId, kind: Kind) -> Result<Rung, RequestError> {
         let now = self.clock.now();
-        let ring = work::update(&*self.store, account, &self.times, |work| {
+        self.ring_by(account, |work| {
             work.ring_due(account, kind, JobId::random(), now, &self.times)
         })
-        .await?;
-        self.publish(account, ring).await
+        .await
+    }
+
+    async fn ring_by(
+        &self,
+        account: &AccountId,
+        mut decide: impl FnMut(&mut work::Work) -> Ring,
+    ) -> Result<Rung, RequestError> {
+        let mut decided = None;
+        let rung = work::update(&*self.store, account, &self.times, |work| {
+            let ring = decide(work);
+            decided = Some(ring.clone());
+            ring
+        })
+        .await;
+        match (rung, decided) {
+            (Ok(ring), _) => self.publish(account, ring).await,
+            (Err(error), Some(Ring::Publish(job))) => {
+                // The store may have taken the marker and only its answer is lost; a marker without a job would hold up
+                // the task until it runs out. If it has not, the job is superseded.
+                if let Err(error) = self.queue.publish(&job).await {
+                    tracing::warn!(%account, kind = %job.kind, %error, "a marker without a job stays until it runs out");
+                }
+                Err(error.into())
+            }
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     async fn publish(&self, account: &AccountId, ring: Ring) -> Result<Rung, RequestError> {

@@ -80,6 +80,8 @@ pub struct Faults {
     pub store_refuses: f64,
     /// A store call works and its answer is lost.
     pub store_mumbles: f64,
+    /// Likewise, of changes of documents only.
+    pub swap_mumbles: f64,
     /// A store call takes a while.
     pub store_dawdles: f64,
     /// A CRM call fails, with any kind of error.

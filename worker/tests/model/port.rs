@@ -65,7 +65,13 @@ impl Documents for Port {
         body: Option<&[u8]>,
         changes: &[IndexChange],
     ) -> StoreResult<bool> {
-        self.through(self.inner.swap(key, expected, body, changes)).await
+        self.before().await;
+        if self.net.dice.chance(self.net.faults.lock().swap_mumbles) {
+            self.inner.lose_next_answer();
+        }
+        let result = self.inner.swap(key, expected, body, changes).await;
+        self.process.pass().await;
+        result
     }
 
     async fn list(&self, kind: DocKind, shard: Shard, after: Option<&str>, limit: usize) -> StoreResult<Vec<String>> {

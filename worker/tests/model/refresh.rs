@@ -252,6 +252,7 @@ fn some_faults() -> Faults {
     Faults {
         store_refuses: 0.01,
         store_mumbles: 0.01,
+        swap_mumbles: 0.01,
         store_dawdles: 0.1,
         crm_fails: 0.05,
         crm_dawdles: 0.02,

@@ -7,7 +7,7 @@ use contacts::{Kind, work};
 use worker::requests::RequestError;
 
 use super::{Scene, plain};
-use crate::machine::Process;
+use crate::machine::{Faults, Process};
 use crate::model_crm::Manners;
 
 fn fetches_of(scene: &Scene, id: &str) -> usize {
@@ -85,6 +85,21 @@ async fn invariant_9_a_webhook_without_a_confirmation_is_refused_and_the_next_on
     scene.hook(&["a0004"]).await;
     scene.until_quiet().await;
     assert_eq!((fetches_of(&scene, "a0003"), fetches_of(&scene, "a0004")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ring_whose_answer_is_lost_is_heard_all_the_same() {
+    let scene = Scene::built(plain(), 12).await;
+    scene.edit("a0003");
+    scene.set_faults(Faults {
+        swap_mumbles: 1.0,
+        ..Faults::default()
+    });
+    let refused = scene.front().hook(&["a0003".to_owned()], true).await;
+    assert!(matches!(refused, Err(RequestError::Store(_))), "{refused:?}");
+    scene.set_faults(Faults::default());
+    tokio::time::sleep(scene.policy.times.marker / 2).await;
+    assert_eq!(fetches_of(&scene, "a0003"), 1, "its marker had to run out first");
 }
 
 #[tokio::test(start_paused = true)]
