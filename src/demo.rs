@@ -7,7 +7,7 @@ mod operations;
 mod report;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,7 +154,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Ok(None) | Err(_) => false,
     };
     if let (false, Ok(Some(_))) = (args.exit, &played) {
-        narrator.say(&invitation(&bridge, &admin, &crm_url));
+        narrator.say(&invitation(&bridge, &admin, &crm_url, &data));
         stop.cancelled().await;
     }
     stop.cancel();
@@ -364,7 +364,7 @@ fn auth() -> Auth {
         .collect()
 }
 
-fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
+fn invitation(bridge: &str, admin: &str, crm: &str, data: &Path) -> String {
     let body = |more: Value| {
         let mut body = json!({"auth": {"account": ACCOUNT, "token": TOKEN}});
         if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
@@ -375,14 +375,17 @@ fn invitation(bridge: &str, admin: &str, crm: &str) -> String {
     let auth = body(json!({}));
     let whose = body(json!({"data": {"contact_external_id": "1"}}));
     let ticket = body(json!({"meta": {"contact_external_id": "1"}, "data": {"subject": "Call back"}}));
+    let token = data.join(wiring::TOKEN_FILE);
+    let (token, listen) = (token.display(), admin.trim_start_matches("http://"));
     format!(
-        "\nThe bridge stays up; Ctrl-C ends it. Try:\n\
+        "\nThe bridge stays up; Ctrl-C ends it. The ops page is {admin}/ops, its token lies in {token}. Try:\n\
          \x20 curl -s {bridge}/{INTEGRATION}/contact_sync -d '{auth}' | head -c 600\n\
          \x20 curl -s {bridge}/{INTEGRATION}/agent_sync -d '{auth}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/auth_validation -d '{auth}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/interaction_update -d '{whose}'\n\
          \x20 curl -s {bridge}/{INTEGRATION}/actions/create_ticket -d '{ticket}'\n\
          \x20 curl -s {crm}/_control -d '{{\"account\":\"{ACCOUNT}\",\"edit\":{{\"count\":10}}}}'\n\
+         \x20 SNAPBRIDGE_HTTP__ADMIN_LISTEN={listen} snapbridge accounts --token-file {token}\n\
          \x20 curl -s {admin}/readyz\n\
          \x20 curl -s {admin}/metrics | grep snapbridge_\n\
          \x20 snapbridge talkdesk sync {bridge}/{INTEGRATION}/contact_sync --auth account={ACCOUNT} --auth token={TOKEN}"

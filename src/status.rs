@@ -6,7 +6,8 @@ use std::time::Duration;
 use contacts::accounts::{self, Account};
 use contacts::ports::Head;
 use contacts::queue::Depths;
-use contacts::work::{self, Failure, Task, Work, due_index};
+use contacts::holds::{self, Holds, Scope};
+use contacts::work::{self, Failure, Pause, Task, Work, due_index};
 use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
 use serde::Serialize;
 
@@ -21,6 +22,10 @@ pub struct Status {
     /// Jobs the broker gave up on that are not taken in yet.
     pub dead: Option<u64>,
     pub dead_letters: u64,
+    /// Slices that run now.
+    pub running: u64,
+    /// What operators have paused for everybody, one sentence each.
+    pub held: Vec<String>,
     pub accounts: Vec<AccountStatus>,
 }
 
@@ -60,6 +65,33 @@ pub enum State {
     Paused,
 }
 
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Building => "building",
+            State::Refreshing => "refreshing",
+            State::Waiting => "waiting",
+            State::Failing => "failing",
+            State::Parked => "parked",
+            State::Paused => "paused",
+        }
+    }
+
+    /// What somebody must look at first is the least.
+    pub fn urgency(self) -> u8 {
+        match self {
+            State::Parked => 0,
+            State::Failing => 1,
+            State::Waiting => 2,
+            State::Paused => 3,
+            State::Building => 4,
+            State::Refreshing => 5,
+            State::Ready => 6,
+        }
+    }
+}
+
 /// Reads the picture. `depths`: the broker's own count, if it answered.
 pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit: usize) -> Result<Status, StoreError> {
     let mut lanes = Vec::new();
@@ -79,6 +111,8 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
             oldest_seconds: backlog.oldest.map_or(0, |at| now.since(at).as_secs()),
         });
     }
+    let holds = holds::load(store).await?;
+    let mut running = 0;
     let mut accounts = Vec::new();
     for id in account_ids(store, limit).await? {
         let Some(account) = accounts::get(store, &id).await? else {
@@ -87,6 +121,9 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
         let work = work::load(store, &id).await?;
         let head = store.head(&id, Stream::Contacts).await?;
         let mut status = describe(&account, &work, head.as_ref(), now);
+        status.mind_holds(&account.connector, &work, &holds, now);
+        let leases = [&work.lease, &work.agents_lease].into_iter().flatten();
+        running += leases.filter(|lease| lease.until > now).count() as u64;
         let agents = store.head(&id, Stream::Agents).await?.filter(|head| head.ready);
         status.agents = agents.map(|head| head.count);
         accounts.push(status);
@@ -96,8 +133,47 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
         waiting: depths.as_ref().map(|depths| depths.waiting),
         dead: depths.as_ref().map(|depths| depths.dead),
         dead_letters: dead::summary(store).await?.count,
+        running,
+        held: sentences(&holds, now),
         accounts,
     })
+}
+
+fn sentences(holds: &Holds, now: Micros) -> Vec<String> {
+    let connectors = holds
+        .connectors
+        .iter()
+        .map(|(name, pause)| (Scope::Connector(name.clone()), pause));
+    let lanes = holds.lanes.iter().map(|(lane, pause)| (Scope::Lane(*lane), pause));
+    connectors
+        .chain(lanes)
+        .map(|(scope, pause)| held(&scope, pause, now))
+        .collect()
+}
+
+/// `connector demo is paused by Ann for 3 min`.
+pub fn held(scope: &Scope, pause: &Pause, now: Micros) -> String {
+    format!("{scope} is paused by {} for {}", pause.by, span(now.since(pause.since)))
+}
+
+impl AccountStatus {
+    /// An account whose connector, or the lane of whose next work, is paused stands still, too.
+    pub fn mind_holds(&mut self, connector: &str, work: &Work, holds: &Holds, now: Micros) {
+        if work.is_held() || holds.is_empty() {
+            return;
+        }
+        let due = work.tasks.values().filter(|task| task.due.is_some_and(|due| due <= now));
+        let lanes = due.filter_map(|task| task.lane);
+        let mut by = lanes.filter_map(|lane| holds.of(connector, lane));
+        let found = by.next().or_else(|| {
+            let pause = holds.connectors.get(connector)?;
+            Some((Scope::Connector(connector.to_owned()), pause))
+        });
+        if let Some((scope, pause)) = found {
+            self.state = State::Paused;
+            self.sentence = format!("{}; {}", held(&scope, pause, now), self.sentence);
+        }
+    }
 }
 
 /// How late the agents may be before that is said.
@@ -229,6 +305,9 @@ impl Status {
             number(self.dead),
             self.dead_letters
         );
+        for held in &self.held {
+            let _ = writeln!(out, "{held}");
+        }
         if self.waiting.is_none() {
             let _ = writeln!(out, "the queue did not answer: its own counts are unknown");
         }
@@ -250,6 +329,7 @@ pub fn span(duration: Duration) -> String {
         0 => "0 s".to_owned(),
         1..=119 => format!("{secs} s"),
         120..=7_199 => format!("{} min", secs / 60),
+        7_200..=172_799 if secs % 3600 < 60 => format!("{} h", secs / 3600),
         7_200..=172_799 => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
         _ => format!("{} days", secs / 86_400),
     }

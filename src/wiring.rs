@@ -165,8 +165,11 @@ fn policy(settings: &Settings) -> Policy {
 
 impl Parts {
     /// Connects and loads everything. `folder` is where relative paths of the settings start.
-    pub async fn build(settings: Settings, defaults: &Defaults, folder: &Path) -> anyhow::Result<Parts> {
+    pub async fn build(mut settings: Settings, defaults: &Defaults, folder: &Path) -> anyhow::Result<Parts> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        if let Defaults::Embedded(folder) = defaults {
+            own_token(&mut settings, folder)?;
+        }
         let keys = keys(defaults.keys(&settings)?)?;
         let url = defaults.store(&settings)?;
         let namespace = &settings.store.namespace;
@@ -219,6 +222,7 @@ impl Parts {
             clock: self.clock.clone(),
             sources: self.integrations.clone(),
             requests: self.requests.clone(),
+            held: Arc::default(),
             policy: policy(&self.settings),
             owner: self.owner.clone(),
         }
@@ -235,6 +239,22 @@ impl Parts {
             front::Policy::of(&self.settings),
         )
     }
+}
+
+/// The file with the token of an embedded installation, in its folder.
+pub const TOKEN_FILE: &str = "ops.token";
+
+/// Where no token is set, the embedded roles make one, so that there is an ops page and no default password.
+fn own_token(settings: &mut Settings, folder: &Path) -> anyhow::Result<()> {
+    let ops = &mut settings.ops;
+    if [&ops.read, &ops.operate, &ops.admin].into_iter().any(|tokens| !tokens.is_empty()) {
+        return Ok(());
+    }
+    let path = folder.join(TOKEN_FILE);
+    let token = process::secrets::kept(&path).with_context(|| format!("the token in {}", path.display()))?;
+    ops.admin = process::secrets::Secrets::read([token.as_str()])
+        .with_context(|| format!("{} holds no token; delete it to have a new one made", path.display()))?;
+    Ok(())
 }
 
 /// Keys as the domain derives them from a key file.
@@ -310,7 +330,8 @@ pub async fn run(
     ));
     let upkeep = metrics.spawn_upkeep(stop.clone());
     tracing::info!(address = %listeners.admin.local_addr()?, "serving health and metrics");
-    let admin = Admin::new(role, parts.store.clone(), parts.queue.clone(), metrics);
+    let admin = Admin::new(role, &parts, metrics);
+    tasks.spawn(admin.clone().keep_history(stop.clone()));
     let limits = server::Limits {
         header_timeout: parts.settings.http.header_timeout,
         connections: parts.settings.http.max_connections,

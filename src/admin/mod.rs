@@ -1,4 +1,12 @@
-//! The admin listener: health, readiness by dependency, metrics. Never open it to the world.
+//! The admin listener: health, readiness by dependency, metrics, the ops page and the operators' API. Never open it to the
+//! world.
+
+pub mod access;
+mod api;
+pub mod history;
+pub mod operate;
+mod pages;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +16,18 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use contacts::{Queue, Store};
+use contacts::keys::Keys;
+use contacts::{Clock, Queue, Store};
 use process::telemetry::Metrics;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::wiring::Role;
+use access::Access;
+use history::History;
+use operate::Operate;
+
+use crate::integrations::Integrations;
+use crate::wiring::{Parts, Role};
 
 /// How long a dependency may take to say that it is there.
 const PROBE: Duration = Duration::from_secs(2);
@@ -21,17 +36,45 @@ pub struct Admin {
     role: Role,
     store: Arc<dyn Store>,
     queue: Arc<dyn Queue>,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+    integrations: Arc<Integrations>,
     metrics: Metrics,
+    access: Access,
+    operate: Operate,
+    history: History,
+    templates: minijinja::Environment<'static>,
 }
 
 impl Admin {
-    pub fn new(role: Role, store: Arc<dyn Store>, queue: Arc<dyn Queue>, metrics: Metrics) -> Arc<Admin> {
+    pub fn new(role: Role, parts: &Parts, metrics: Metrics) -> Arc<Admin> {
+        let ops = &parts.settings.ops;
         Arc::new(Admin {
             role,
-            store,
-            queue,
+            store: parts.store.clone(),
+            queue: parts.queue.clone(),
+            keys: parts.keys.clone(),
+            clock: parts.clock.clone(),
+            integrations: parts.integrations.clone(),
             metrics,
+            access: Access::new(ops),
+            operate: Operate {
+                store: parts.store.clone(),
+                requests: parts.requests.clone(),
+                clock: parts.clock.clone(),
+                times: parts.requests.times(),
+                dirty_limit: parts.settings.refresh.dirty_limit,
+                audit: ops.audit,
+                forget_wait: ops.forget_wait,
+            },
+            history: History::new(ops.chart),
+            templates: pages::templates(),
         })
+    }
+
+    /// Samples the lanes for the charts until `stop`.
+    pub async fn keep_history(self: Arc<Admin>, stop: CancellationToken) {
+        self.history.keep(&*self.store, &*self.queue, &*self.clock, stop).await;
     }
 }
 
@@ -40,6 +83,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
+        .merge(pages::router())
+        .merge(api::router())
         .with_state(admin)
 }
 

@@ -34,7 +34,7 @@ pub async fn check(config: Option<&Path>, url: Option<&str>) -> Result<(), Failu
 }
 
 /// Where to reach a listener that is bound to all addresses.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -54,7 +54,13 @@ pub async fn migrate(config: Option<&Path>, dry_run: bool, status: bool) -> Resu
     Ok(())
 }
 
-pub async fn status(config: Option<&Path>, json: bool, data: PathBuf, accounts: usize) -> Result<(), Failure> {
+pub async fn status(
+    config: Option<&Path>,
+    json: bool,
+    data: PathBuf,
+    accounts: usize,
+    watch: Option<u64>,
+) -> Result<(), Failure> {
     let (settings, _) = settings(config)?;
     let clock = Arc::new(SystemClock);
     let defaults = if settings.store.url.is_none() {
@@ -62,16 +68,23 @@ pub async fn status(config: Option<&Path>, json: bool, data: PathBuf, accounts: 
     } else {
         Defaults::Distributed
     };
-    let (store, depths) = open(&settings, &defaults, clock.clone()).await?;
-    let status = crate::status::read(&*store, depths, clock.now(), accounts)
-        .await
-        .context("the store")?;
-    if json {
-        print(&serde_json::to_string(&status).context("the status")?);
-    } else {
-        print(&status.text());
+    let read = || async {
+        let (store, depths) = open(&settings, &defaults, clock.clone()).await?;
+        let status = crate::status::read(&*store, depths, clock.now(), accounts)
+            .await
+            .context("the store")?;
+        Ok::<_, Failure>(match json {
+            true => serde_json::to_string(&status).context("the status")?,
+            false => status.text(),
+        })
+    };
+    match watch {
+        Some(seconds) => super::ops::watch(Duration::from_secs(seconds), read).await,
+        None => {
+            print(&read().await?);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// The embedded store is opened for reading only, beside the process that uses it.

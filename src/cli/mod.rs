@@ -5,6 +5,7 @@ mod connector;
 mod health;
 mod integration;
 mod manage;
+mod ops;
 mod serve;
 mod typed;
 
@@ -12,7 +13,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use process::settings::{Settings, Source};
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +104,62 @@ enum Command {
         /// Accounts to show at most
         #[arg(long, value_name = "N", default_value_t = 100)]
         accounts: usize,
+        /// Again and again, every SECONDS
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+            value_parser = clap::value_parser!(u64).range(1..=3600))]
+        watch: Option<u64>,
+    },
+    /// Accounts: list them, show one with its work and history, forget one
+    ///
+    /// This and the commands below ask the admin listener of a running `up`, `serve` or `worker`, with a token of [ops].
+    Accounts {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(subcommand)]
+        command: Option<ops::Accounts>,
+    },
+    /// Dead letters: work that was given up. List, redrive, discard
+    Dead {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(subcommand)]
+        command: ops::Dead,
+    },
+    /// What is left of each CRM's limits, the scarcest first
+    Budgets {
+        #[command(flatten)]
+        access: ops::Access,
+    },
+    /// What operators did, newest first
+    Audit {
+        #[command(flatten)]
+        access: ops::Access,
+    },
+    /// Stops the work of an account, a connector or a lane until it is resumed; snapshots go on being served
+    Pause {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(flatten)]
+        target: ops::Target,
+    },
+    /// Ends a pause
+    Resume {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(flatten)]
+        target: ops::Target,
+    },
+    /// Refreshes an account now
+    Refresh {
+        #[command(flatten)]
+        access: ops::Access,
+        account: String,
+        #[arg(long, value_enum, default_value_t = ops::What::Changes)]
+        what: ops::What,
+    },
+    /// Prints a completion script for a shell
+    Completions {
+        shell: clap_complete::Shell,
     },
     /// Whether the process beside this one is ready: 0 if its /readyz answers 200, else 1
     ///
@@ -246,7 +303,25 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             print(&Settings::reference());
             Ok(())
         }
-        Command::Status { json, data, accounts } => manage::status(config, json, data, accounts).await,
+        Command::Status {
+            json,
+            data,
+            accounts,
+            watch,
+        } => manage::status(config, json, data, accounts, watch).await,
+        Command::Accounts { access, command } => ops::accounts(config, access, command).await,
+        Command::Dead { access, command } => ops::dead(config, access, command).await,
+        Command::Budgets { access } => ops::budgets(config, access).await,
+        Command::Audit { access } => ops::audit(config, access).await,
+        Command::Pause { access, target } => ops::hold(config, access, target, "pause").await,
+        Command::Resume { access, target } => ops::hold(config, access, target, "resume").await,
+        Command::Refresh { access, account, what } => ops::refresh(config, access, &account, what).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "snapbridge", &mut script);
+            print(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
         Command::Health { url } => health::check(config, url.as_deref()).await,
         Command::Keys {
             command: KeysCommand::New { file },
@@ -278,8 +353,6 @@ fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@ use contacts::accounts::{self, Account};
 use contacts::dead::{self, DeadLetter};
 use contacts::outcome::{self, Outcome};
 use contacts::queue::{Delivery, QueueResult, Settle, Unreadable};
+use contacts::runs::{self, Run, Tally};
 use contacts::work::{self, Begin, End, Failure, Finished};
 use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,9 @@ struct Halt {
 /// Runs a worker until `stop`: consumer, sweep, and the drain of the queue's dead jobs. Returns when the slices in hand
 /// have ended; the pages that outlast the stop grace are abandoned, and whoever goes on reads them again.
 pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
+    let Some(holding) = crate::held::watch(&deps, &stop).await else {
+        return Ok(());
+    };
     let mut consumer = deps.queue.consume(&Lane::ALL, deps.policy.slots).await?;
     let sweeping = tokio::spawn(crate::sweep::run(deps.clone(), stop.clone()));
     let slices = TaskTracker::new();
@@ -78,6 +82,7 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
         }
     }
     sweeping.abort();
+    holding.abort();
     Ok(())
 }
 
@@ -125,6 +130,19 @@ async fn handle(deps: &Deps, delivery: Delivery, halt: &Halt) {
 async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     let now = deps.clock.now();
     let times = &deps.policy.times;
+    match hold_back(deps, job).await {
+        Ok(false) => {}
+        Ok(true) => {
+            count(job.kind, "held");
+            return Settle::Ack;
+        }
+        Err(error) => {
+            tracing::warn!(account = %job.account, kind = %job.kind, %error, "a job could not be begun");
+            return Settle::PutOff {
+                after: deps.policy.busy_wait,
+            };
+        }
+    }
     let begun = work::update(&*deps.store, &job.account, times, |work| {
         work.begin(job.kind, &job.id, &deps.owner, now, times)
     })
@@ -167,13 +185,33 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
     }
 }
 
+/// Whether an operator has paused the job's connector or lane. Then it is looked at again in a while.
+async fn hold_back(deps: &Deps, job: &Job) -> Result<bool, StoreError> {
+    if deps.held.is_empty() {
+        return Ok(false);
+    }
+    let Some(account) = accounts::get(&*deps.store, &job.account).await? else {
+        return Ok(false);
+    };
+    if deps.held.by(&account.connector, job.lane).is_none() {
+        return Ok(false);
+    }
+    let look = deps.clock.now().plus(crate::held::LOOK);
+    work::update(&*deps.store, &job.account, &deps.policy.times, |work| {
+        work.hold_back(job.kind, &job.id, look);
+    })
+    .await?;
+    Ok(true)
+}
+
 async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after: Fence, halt: &Halt) -> Settle {
     let account = match accounts::get(&*deps.store, &job.account).await {
         Ok(account) => account,
         Err(error) => return store_failed(deps, job, error),
     };
+    let began = deps.clock.now();
     let (result, reached) = match &account {
-        Some(account) => run_slice(deps, account, job.kind, fence, wanted_after, halt).await,
+        Some(account) => run_slice(deps, account, job, fence, wanted_after, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
         None => (Ok(Ended::Done), Reached::default()),
     };
@@ -220,6 +258,21 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
             return store_failed(deps, job, error);
         }
     }
+    if account.is_some() {
+        let run = Run {
+            kind: job.kind,
+            lane: job.lane,
+            began,
+            ended: now,
+            outcome: name(&outcome).to_owned(),
+            error: failure.as_ref().map(|(_, message)| message.clone()),
+            times: 1,
+            tally: reached.tally.clone(),
+        };
+        if let Err(error) = runs::note(&*deps.store, &job.account, &run).await {
+            tracing::debug!(%error, "a run could not be noted");
+        }
+    }
     let failure = failure.map(|(kind, message)| {
         let again = match &outcome {
             Outcome::Retry { after } => Some(now.plus(*after)),
@@ -256,33 +309,35 @@ async fn credentials_are_newer(deps: &Deps, used: Option<&Account>) -> bool {
 }
 
 /// Where a slice left the snapshot.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Reached {
     /// The first build has ended.
     ready: bool,
     polled: Option<Polled>,
+    tally: Tally,
 }
 
 async fn run_slice(
     deps: &Deps,
     account: &Account,
-    kind: Kind,
+    job: &Job,
     fence: Fence,
     wanted_after: Fence,
     halt: &Halt,
 ) -> (Result<Ended, SliceError>, Reached) {
-    let mut slice = match Slice::open(deps, account, kind.stream(), fence, &halt.stop).await {
+    let mut slice = match Slice::open(deps, account, (job.kind.stream(), job.lane), fence, &halt.stop).await {
         Ok(slice) => slice,
         Err(error) => return (Err(error), Reached::default()),
     };
     let result = tokio::select! {
-        result = slice.run(kind, wanted_after) => result,
+        result = slice.run(job.kind, wanted_after) => result,
         () = halt.abandon.cancelled() => Ok(Ended::More),
     };
     slice.rest().await;
     let reached = Reached {
         ready: slice.is_ready(),
         polled: slice.polled(),
+        tally: slice.tally(),
     };
     (result, reached)
 }

@@ -8,6 +8,7 @@ use contacts::outcome::RetryPolicy;
 use contacts::work::WorkTimes;
 use contacts::{AccountId, Clock, Micros, Queue, Store};
 
+use crate::held::Held;
 use crate::requests::Requests;
 use crate::source::Sources;
 
@@ -20,6 +21,7 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub sources: Arc<dyn Sources>,
     pub requests: Arc<Requests>,
+    pub held: Arc<Held>,
     pub policy: Policy,
     /// Names this process in leases.
     pub owner: String,

@@ -8,6 +8,7 @@ pub mod requests;
 pub mod source;
 
 pub mod consume;
+pub mod held;
 mod lease;
 pub mod progress;
 mod slice;

@@ -220,25 +220,41 @@ impl Requests {
     /// The credentials are good again: what is due is rung for.
     pub async fn unpark(&self, account: &AccountId) -> Result<(), RequestError> {
         let now = self.clock.now();
+        self.go_on(account, |work| Some(work.unpark(now))).await.map(|_| ())
+    }
+
+    /// An operator stops the account's work. `false`: it was paused already.
+    pub async fn pause(&self, account: &AccountId, by: &str) -> Result<bool, RequestError> {
+        let now = self.clock.now();
+        Ok(work::update(&*self.store, account, &self.times, |work| {
+            work.pause(by.to_owned(), now)
+        })
+        .await?)
+    }
+
+    /// An operator ends a pause: what is due is rung for. `false`: it was not paused.
+    pub async fn resume(&self, account: &AccountId) -> Result<bool, RequestError> {
+        let now = self.clock.now();
+        self.go_on(account, |work| work.resume(now)).await
+    }
+
+    /// `decide`: which kinds are due; `None`: nothing was changed.
+    async fn go_on(
+        &self,
+        account: &AccountId,
+        mut decide: impl FnMut(&mut work::Work) -> Option<Vec<Kind>>,
+    ) -> Result<bool, RequestError> {
         let due = work::update(&*self.store, account, &self.times, |work| {
-            let kinds = work.unpark(now);
-            kinds
-                .into_iter()
-                .map(|kind| {
-                    (
-                        kind,
-                        work.tasks
-                            .get(&kind)
-                            .and_then(|task| task.lane)
-                            .unwrap_or(Lane::Refresh),
-                    )
-                })
-                .collect::<Vec<_>>()
+            let lane = |work: &work::Work, kind| work.tasks.get(&kind).and_then(|task| task.lane);
+            let kinds = decide(work)?;
+            let with_lane = |kind| (kind, lane(work, kind).unwrap_or(Lane::Refresh));
+            Some(kinds.into_iter().map(with_lane).collect::<Vec<_>>())
         })
         .await?;
+        let Some(due) = due else { return Ok(false) };
         for (kind, lane) in due {
             self.ring(account, kind, lane, None).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -273,6 +273,7 @@ impl Scene {
 
     fn worker(&self, off_by: i64) -> Worker {
         let deps = Deps {
+            held: Default::default(),
             store: Arc::new(self.store.clone()),
             queue: Arc::new(self.queue.clone()),
             keys: self.keys.clone(),

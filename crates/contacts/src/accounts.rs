@@ -111,6 +111,34 @@ pub async fn get(docs: &(impl Documents + ?Sized), id: &AccountId) -> StoreResul
     docs::load(docs, &DocKey::of_account(DocKind::Account, id)).await
 }
 
+/// Forgets an account: the document with its credentials, its route, and what is remembered of its fingerprint. Its work,
+/// runs and snapshots are the caller's. `None`: it was not there.
+pub async fn forget<S: Documents + Scratch + ?Sized>(store: &S, id: &AccountId) -> StoreResult<Option<Account>> {
+    let key = DocKey::of_account(DocKind::Account, id);
+    let gone = docs::update(store, &key, |known: Option<Account>| match known {
+        Some(known) => (Change::<Account>::Delete, Vec::new(), Some(known)),
+        None => (Change::Keep, Vec::new(), None),
+    })
+    .await?;
+    let Some(account) = gone else { return Ok(None) };
+    if let Some(route) = &account.route {
+        let key = DocKey::by_id(DocKind::Route, route_id(&account.integration, route));
+        docs::update(store, &key, |accounts: Option<Vec<AccountId>>| {
+            let mut accounts = accounts.unwrap_or_default();
+            accounts.retain(|other| other != id);
+            let change = match accounts.is_empty() {
+                true => Change::Delete,
+                false => Change::Put(accounts),
+            };
+            (change, Vec::new(), ())
+        })
+        .await?;
+    }
+    store.delete(&fingerprint_key(&account.fingerprint)).await?;
+    store.delete(&refusal_key(&account.fingerprint)).await?;
+    Ok(Some(account))
+}
+
 /// Notes a call of Talkdesk, or that the CRM accepted the credentials; skipped when the last note is younger than
 /// `at_most_every`, because the figures need no more.
 pub async fn touch(

@@ -29,8 +29,7 @@ pub struct DeadLetter {
 
 /// Keeps a dead letter. The same id again replaces it.
 pub async fn put(docs: &(impl Documents + ?Sized), letter: &DeadLetter) -> StoreResult<()> {
-    let key = DocKey::by_id(DocKind::DeadLetter, letter.id.0.clone());
-    docs::update(docs, &key, |_: Option<DeadLetter>| {
+    docs::update(docs, &key(&letter.id), |_: Option<DeadLetter>| {
         let entry = IndexChange {
             index: INDEX.into(),
             member: letter.id.0.clone(),
@@ -41,13 +40,37 @@ pub async fn put(docs: &(impl Documents + ?Sized), letter: &DeadLetter) -> Store
     .await
 }
 
+pub async fn get(docs: &(impl Documents + ?Sized), id: &JobId) -> StoreResult<Option<DeadLetter>> {
+    docs::load(docs, &key(id)).await
+}
+
+/// Removes a dead letter. `false`: it was not there.
+pub async fn remove(docs: &(impl Documents + ?Sized), id: &JobId) -> StoreResult<bool> {
+    docs::update(docs, &key(id), |known: Option<DeadLetter>| match known {
+        Some(_) => {
+            let entry = IndexChange {
+                index: INDEX.into(),
+                member: id.0.clone(),
+                at: None,
+            };
+            (docs::Change::Delete, vec![entry], true)
+        }
+        None => (docs::Change::Keep, Vec::new(), false),
+    })
+    .await
+}
+
+fn key(id: &JobId) -> DocKey {
+    DocKey::by_id(DocKind::DeadLetter, id.0.clone())
+}
+
 /// Dead letters, oldest first; about `limit`.
 pub async fn list(docs: &(impl Documents + ?Sized), limit: usize) -> StoreResult<Vec<DeadLetter>> {
     let mut members = docs.index_until(INDEX, Micros(u64::MAX >> 1), limit).await?;
     members.sort_by_key(|(_, at)| *at);
     let mut letters = Vec::new();
     for (id, _) in members.into_iter().take(limit) {
-        letters.extend(docs::load(docs, &DocKey::by_id(DocKind::DeadLetter, id)).await?);
+        letters.extend(docs::load(docs, &key(&JobId(id))).await?);
     }
     Ok(letters)
 }

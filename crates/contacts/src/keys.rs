@@ -48,6 +48,7 @@ struct SealingKey {
     kid: String,
     tokens: RawKey,
     credentials: RawKey,
+    sessions: RawKey,
 }
 
 /// What is sealed, each with a key of its own.
@@ -55,6 +56,8 @@ struct SealingKey {
 pub enum Purpose {
     Tokens,
     Credentials,
+    /// Of operators, on the ops page.
+    Sessions,
 }
 
 /// A sealed text could not be opened.
@@ -124,6 +127,7 @@ impl Keys {
                     kid: kid.clone(),
                     tokens: derive(key, "snapbridge seal tokens v1"),
                     credentials: derive(key, "snapbridge seal credentials v1"),
+                    sessions: derive(key, "snapbridge seal sessions v1"),
                 })
                 .collect(),
         })
@@ -224,6 +228,7 @@ fn cipher(key: &SealingKey, purpose: Purpose) -> XChaCha20Poly1305 {
     let raw = match purpose {
         Purpose::Tokens => &key.tokens,
         Purpose::Credentials => &key.credentials,
+        Purpose::Sessions => &key.sessions,
     };
     XChaCha20Poly1305::new(&Key::from(*raw.expose_secret()))
 }

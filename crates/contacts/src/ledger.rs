@@ -208,7 +208,7 @@ struct Hold {
 }
 
 /// What of a limit is in use, for `status` and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Left {
     pub limit: String,
     pub max: u64,

@@ -14,11 +14,14 @@ pub mod reading;
 pub mod token;
 
 pub mod accounts;
+pub mod audit;
 pub mod dead;
 pub mod docs;
+pub mod holds;
 pub mod ledger;
 pub mod minted;
 pub mod outcome;
+pub mod runs;
 pub mod work;
 
 pub mod ports;

@@ -79,15 +79,24 @@ pub enum DocKind {
     Route,
     /// [`crate::dead::DeadLetter`], by its id.
     DeadLetter,
+    /// [`crate::runs::Run`]s of an account, by account id.
+    Runs,
+    /// [`crate::audit::Entry`]s of all operators, one document.
+    Audit,
+    /// [`crate::holds::Holds`], one document.
+    Holds,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 5] = [
+    pub const ALL: [DocKind; 8] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
         DocKind::Route,
         DocKind::DeadLetter,
+        DocKind::Runs,
+        DocKind::Audit,
+        DocKind::Holds,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -97,6 +106,9 @@ impl DocKind {
             DocKind::Budget => "budget",
             DocKind::Route => "route",
             DocKind::DeadLetter => "dead",
+            DocKind::Runs => "runs",
+            DocKind::Audit => "audit",
+            DocKind::Holds => "holds",
         }
     }
 }

@@ -6,6 +6,8 @@
 //! continued, retried, due later, parked, dead). A job whose id is not the marker's is superseded. Whatever is lost on
 //! the way (a job, a worker, the queue) costs time only: [`Work::look_at`] says when the sweep must ring again.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -447,58 +449,6 @@ impl Work {
         }
     }
 
-    /// Stops all work of the account until [`Work::unpark`].
-    pub fn park(&mut self, message: String, now: Micros) {
-        if self.park.is_none() {
-            self.park = Some(Park {
-                since: now,
-                message,
-                handed_back: false,
-                rechecked: now,
-            });
-        }
-        for task in self.tasks.values_mut() {
-            task.marker = None;
-        }
-    }
-
-    /// Talkdesk came with credentials that the CRM has refused. Whether they may be put to the CRM once more: at most
-    /// once in `after`, whoever asks. An account that is not parked has got others since: always.
-    pub fn recheck(&mut self, after: Duration, now: Micros) -> bool {
-        let Some(park) = &mut self.park else {
-            return true;
-        };
-        park.handed_back = true;
-        let may = now.since(park.rechecked) >= after;
-        if may {
-            park.rechecked = now;
-        }
-        may
-    }
-
-    /// The credentials are good again: returns the kinds that are due and must be rung for.
-    pub fn unpark(&mut self, now: Micros) -> Vec<Kind> {
-        self.park = None;
-        self.tasks
-            .iter_mut()
-            .filter_map(|(kind, task)| {
-                task.not_before = None;
-                if task
-                    .last_error
-                    .as_ref()
-                    .is_some_and(|failure| failure.kind == "credentials")
-                {
-                    task.last_error = None;
-                }
-                task.due.is_some_and(|due| due <= now).then_some(*kind)
-            })
-            .collect()
-    }
-
-    pub fn is_held(&self) -> bool {
-        self.park.is_some() || self.pause.is_some()
-    }
-
     /// When the sweep must look at a task: nothing may wait for ever because a job, a worker or a queue was lost.
     pub fn look_at(&self, kind: Kind, times: &WorkTimes) -> Option<Micros> {
         if self.is_held() {
@@ -624,6 +574,24 @@ pub async fn load(docs: &(impl Documents + ?Sized), account: &AccountId) -> Stor
     Ok(docs::load(docs, &DocKey::of_account(DocKind::Work, account))
         .await?
         .unwrap_or_default())
+}
+
+/// Forgets the work of an account, index entries and runs included.
+pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId, times: &WorkTimes) -> StoreResult<()> {
+    docs::update(
+        docs,
+        &DocKey::of_account(DocKind::Work, account),
+        |known: Option<Work>| {
+            let changes = known.map(|known| index_changes(&known.index(account, times), &BTreeMap::new()));
+            (docs::Change::<Work>::Delete, changes.unwrap_or_default(), ())
+        },
+    )
+    .await?;
+    let runs = DocKey::of_account(DocKind::Runs, account);
+    docs::update(docs, &runs, |_: Option<serde_json::Value>| {
+        (docs::Change::<serde_json::Value>::Delete, Vec::new(), ())
+    })
+    .await
 }
 
 fn index_changes(

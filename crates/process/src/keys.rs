@@ -224,7 +224,7 @@ fn fresh() -> Option<Zeroizing<String>> {
 }
 
 /// Writes a file whole or not at all, and never over one that is there.
-fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())

@@ -48,6 +48,12 @@ impl Secrets {
         found.into()
     }
 
+    /// Stands for these secrets, and changes with each of them; tells nothing of any.
+    pub fn digest(&self) -> String {
+        let all = self.0.iter().fold(Sha256::new(), |all, hash| all.chain_update(hash));
+        hex::encode(all.finalize())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -74,6 +80,14 @@ pub fn hashed(secret: &str) -> Result<String, NoSecret> {
 /// A new random secret.
 pub fn fresh() -> String {
     hex::encode(rand::random::<[u8; 24]>())
+}
+
+/// The secret of a file (mode 0600), made if it is not there.
+pub fn kept(path: &std::path::Path) -> std::io::Result<String> {
+    if !path.exists() {
+        crate::keys::write_once(path, format!("{}\n", fresh()).as_bytes())?;
+    }
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
 }
 
 fn read(text: &str) -> Result<[u8; 32], NoSecret> {

@@ -79,8 +79,9 @@ impl Slice<'_> {
     }
 
     /// One row for each e-mail address: the first user of the list who has it.
-    async fn agents_batch(&self, page: AgentsPage, started: Micros) -> SliceResult<Batch> {
+    async fn agents_batch(&mut self, page: AgentsPage, started: Micros) -> SliceResult<Batch> {
         for (reason, count) in &page.repairs {
+            *self.tally.repaired.entry((*reason).to_owned()).or_default() += count;
             metrics::counter!("snapbridge_agents_repaired_total", "reason" => *reason).increment(u64::from(*count));
         }
         let mut dropped = page.dropped;
@@ -105,6 +106,7 @@ impl Slice<'_> {
             batch.rows.push(row(agent, observed, key));
         }
         for (reason, count) in dropped {
+            *self.tally.dropped.entry(reason.to_owned()).or_default() += count;
             metrics::counter!("snapbridge_agents_dropped_total", "reason" => reason).increment(u64::from(count));
         }
         record::in_commit_order(&mut batch.rows);

@@ -114,6 +114,7 @@ impl Slice<'_> {
                 observed: *observed,
             })
             .collect();
+        self.tally.vanished(missing.iter().map(|(id, _)| id.as_str()));
         self.progress.brake = None;
         self.write(
             Batch {

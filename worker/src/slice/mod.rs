@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use contacts::accounts::{self, Account};
 use contacts::ports::{Head, StoreErrorKind};
+use contacts::runs::Tally;
 use contacts::work::Renewed;
-use contacts::{ErrorKind, Fence, Generation, Kind, Micros, StoreError, Stream};
+use contacts::{ErrorKind, Fence, Generation, Kind, Lane, Micros, StoreError, Stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::deps::Deps;
@@ -77,13 +78,15 @@ pub struct Slice<'a> {
     progress: Progress,
     polled: Option<Polled>,
     verified: bool,
+    lane: Lane,
+    tally: Tally,
 }
 
 impl<'a> Slice<'a> {
     pub async fn open(
         deps: &'a Deps,
         account: &'a Account,
-        stream: Stream,
+        (stream, lane): (Stream, Lane),
         fence: Fence,
         stop: &'a CancellationToken,
     ) -> SliceResult<Slice<'a>> {
@@ -109,6 +112,8 @@ impl<'a> Slice<'a> {
             progress,
             polled: None,
             verified: false,
+            lane,
+            tally: Tally::default(),
         })
     }
 
@@ -139,12 +144,20 @@ impl<'a> Slice<'a> {
         self.polled
     }
 
+    /// What this slice has read and written so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+
     /// Whether another page fits into this slice. Asked between pages only, so each slice makes progress.
     fn goes_on(&self) -> SliceResult<bool> {
         match self.keeper.state() {
             Renewed::Lost => return Err(SliceError::Lost),
             Renewed::Stop => return Ok(false),
             Renewed::Kept => {}
+        }
+        if self.deps.held.by(&self.account.connector, self.lane).is_some() {
+            return Ok(false);
         }
         let plan = self.deps.policy.slice;
         let spent = self.deps.clock.now().since(self.began);
@@ -165,6 +178,7 @@ impl<'a> Slice<'a> {
     /// Notes a CRM call that succeeded: it counts against the slice, and it proves the credentials good.
     async fn answered(&mut self, asked_at: Micros, crm_clock: Option<Micros>) -> SliceResult<()> {
         self.pages += 1;
+        self.tally.pages += 1;
         self.progress.note_clock(crm_clock, self.deps.clock.now());
         if !self.verified {
             self.verified = true;

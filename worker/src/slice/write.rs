@@ -19,11 +19,13 @@ pub struct Batch {
 impl Slice<'_> {
     /// Turns the contacts of a page into rows and removals. `indexed`: the page came from an index that may lag. A contact
     /// that the integration does not want counts as deleted.
-    pub(super) fn batch(&self, page: Page, indexed: bool) -> Batch {
+    pub(super) fn batch(&mut self, page: Page, indexed: bool) -> Batch {
         for (reason, count) in &page.repairs {
+            *self.tally.repaired.entry((*reason).to_owned()).or_default() += count;
             metrics::counter!("snapbridge_contacts_repaired_total", "reason" => *reason).increment(u64::from(*count));
         }
         for (reason, count) in &page.dropped {
+            *self.tally.dropped.entry((*reason).to_owned()).or_default() += count;
             metrics::counter!("snapbridge_contacts_dropped_total", "reason" => *reason).increment(u64::from(*count));
         }
         let mut batch = Batch::default();
@@ -115,6 +117,7 @@ impl Slice<'_> {
                 head,
             };
             let done = self.deps.store.commit(&self.account.id, self.stream, &commit).await?;
+            self.tally.committed(&done);
             let counter = match self.stream {
                 Stream::Contacts => "snapbridge_contacts_total",
                 Stream::Agents => "snapbridge_agents_total",

@@ -181,6 +181,7 @@ impl World {
         let clock: Arc<dyn Clock> = self.net.clock.clone();
         let (times, limit) = (self.policy.times, self.policy.dirty_limit);
         Deps {
+            held: Default::default(),
             requests: Arc::new(Requests::new(store.clone(), queue.clone(), clock.clone(), times, limit)),
             store,
             queue,

@@ -304,6 +304,28 @@ words! {
 }
 
 section! {
+    /// The ops page and the operators' commands, on `http.admin_listen`. `up` makes a token of its own in its folder where
+    /// none is set; the other roles have no ops page without one.
+    Ops {
+        /// Token that may look: 16 to 128 letters, digits, _ or -, or its `sha256:` hash (`snapbridge keys hash --new`). Two
+        /// while it is rotated.
+        read: Secrets = "";
+        /// Token that may also pause, resume, refresh and redrive.
+        operate: Secrets = "";
+        /// Token that may also forget accounts and discard dead letters.
+        admin: Secrets = "";
+        /// Time after which one logs in anew.
+        session: Duration = "12h" in "1m"..="7days";
+        /// Deeds of operators that are kept.
+        audit: usize = "500" in "1"..="10000";
+        /// Time that the charts of depth and age show, of the process that draws them.
+        chart: Duration = "24h" in "10m"..="7days";
+        /// Time for a running slice to end its page before an account can be forgotten.
+        forget_wait: Duration = "10s" in "0s"..="1m";
+    }
+}
+
+section! {
     /// Log lines, on stderr.
     Log {
         /// `text` or `json`.
