@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Passes every test there is: format, lints, all crates on both backends, and the demo on both. On a fresh Debian it installs
-# what is missing (Redis, RabbitMQ, a reader of PDFs), and it starts servers of its own, on ports and folders of its own.
+# what is missing (Redis, RabbitMQ, a reader of PDFs, a browser), and it starts servers of its own, on ports and folders of its own.
 #
 #   ./test.sh            everything
 #   ./test.sh services   only starts the servers, prints their URLs, and keeps them until Ctrl-C
@@ -22,6 +22,8 @@ need redis-cli redis-tools
 need "$RABBIT/rabbitmq-server" rabbitmq-server
 need cc gcc
 need pdftotext poppler-utils
+need chromium chromium
+need chromedriver chromium-driver
 python3 -c 'import yaml' 2>/dev/null || missing+=(python3-yaml)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -169,6 +169,7 @@ fn describe() {
         "Accounts whose CRM no longer takes their credentials"
     );
     gauge!("snapbridge_accounts_paused", "Accounts paused by an operator");
+    counter!("snapbridge_ops_logins_total", "Logins to the ops page, by outcome");
     gauge!("snapbridge_dead_letters", "Dead letters kept in the store");
     gauge!(
         "snapbridge_budget_left",

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use contacts::accounts::{self, Account};
+use contacts::holds::{self, Holds, Scope};
 use contacts::ports::Head;
 use contacts::queue::Depths;
-use contacts::holds::{self, Holds, Scope};
 use contacts::work::{self, Failure, Pause, Task, Work, due_index};
 use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
 use serde::Serialize;
@@ -162,7 +162,10 @@ impl AccountStatus {
         if work.is_held() || holds.is_empty() {
             return;
         }
-        let due = work.tasks.values().filter(|task| task.due.is_some_and(|due| due <= now));
+        let due = work
+            .tasks
+            .values()
+            .filter(|task| task.due.is_some_and(|due| due <= now));
         let lanes = due.filter_map(|task| task.lane);
         let mut by = lanes.filter_map(|lane| holds.of(connector, lane));
         let found = by.next().or_else(|| {

@@ -159,6 +159,7 @@ fn policy(settings: &Settings) -> Policy {
             max: settings.refresh.brake_max,
         },
         dirty_limit: settings.refresh.dirty_limit,
+        held_look: settings.refresh.held_look,
         ..Policy::default()
     }
 }
@@ -247,7 +248,10 @@ pub const TOKEN_FILE: &str = "ops.token";
 /// Where no token is set, the embedded roles make one, so that there is an ops page and no default password.
 fn own_token(settings: &mut Settings, folder: &Path) -> anyhow::Result<()> {
     let ops = &mut settings.ops;
-    if [&ops.read, &ops.operate, &ops.admin].into_iter().any(|tokens| !tokens.is_empty()) {
+    if [&ops.read, &ops.operate, &ops.admin]
+        .into_iter()
+        .any(|tokens| !tokens.is_empty())
+    {
         return Ok(());
     }
     let path = folder.join(TOKEN_FILE);

@@ -134,7 +134,10 @@ impl Access {
 
 pub fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE);
-    let pairs = all.iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+    let pairs = all
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'));
     pairs
         .filter_map(|pair| pair.trim().split_once('='))
         .find_map(|(name, value)| (name == wanted).then_some(value))
@@ -213,7 +216,10 @@ mod tests {
         assert_eq!(access.by_session(&keys, &cookie, now), Some(ann));
         let later = now.plus(Duration::from_secs(3601));
         assert_eq!(access.by_session(&keys, &cookie, later), None);
-        assert_eq!(super::tests::access("another-admin-token").by_session(&keys, &cookie, now), None);
+        assert_eq!(
+            super::tests::access("another-admin-token").by_session(&keys, &cookie, now),
+            None
+        );
         assert_eq!(access.by_session(&super::tests::keys(7), &cookie, now), None);
         let mut forged = cookie.clone();
         forged.pop();

@@ -88,7 +88,11 @@ impl Admin {
 
 async fn nothing(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    Err(refused(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path"))
+    Err(refused(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        "there is nothing at this path",
+    ))
 }
 
 #[derive(Deserialize)]
@@ -114,7 +118,11 @@ async fn account(State(admin): State<Arc<Admin>>, Path(id): Path<String>, header
     }
 }
 
-async fn act(State(admin): State<Arc<Admin>>, Path((id, action)): Path<(String, String)>, headers: HeaderMap) -> Answer {
+async fn act(
+    State(admin): State<Arc<Admin>>,
+    Path((id, action)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
     let who = admin.admit(&headers)?;
     let action = action.parse().map_err(|refusal: Refusal| failed(refusal))?;
     let said = admin.operate.account(&who, &id, action).await.map_err(failed)?;
@@ -130,7 +138,11 @@ async fn hold(
     let on = match action.as_str() {
         "pause" => true,
         "resume" => false,
-        _ => return Err(failed(Refusal::BadRequest(format!("`{action}` is neither pause nor resume")))),
+        _ => {
+            return Err(failed(Refusal::BadRequest(format!(
+                "`{action}` is neither pause nor resume"
+            ))));
+        }
     };
     let scope = scope(&kind, &name).map_err(failed)?;
     let said = admin.operate.hold(&who, &scope, on).await.map_err(failed)?;
@@ -154,7 +166,10 @@ async fn dead(State(admin): State<Arc<Admin>>, Query(letters): Query<Letters>, h
     };
     let now = admin.clock.now();
     let letters = admin.operate.letters(&which).await.map_err(failed)?;
-    let letters: Vec<_> = letters.into_iter().map(|letter| view::letter_view(letter, now)).collect();
+    let letters: Vec<_> = letters
+        .into_iter()
+        .map(|letter| view::letter_view(letter, now))
+        .collect();
     shown(letters)
 }
 
@@ -180,9 +195,15 @@ struct Discard {
 async fn discard(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Discard>) -> Answer {
     let who = admin.admit(&headers)?;
     let discard = given(body)?;
-    let which: Which = serde_json::from_value(discard.which.into())
-        .map_err(|error| failed(Refusal::BadRequest(error.to_string())))?;
-    shown(admin.operate.discard(&who, &which, &discard.reason).await.map_err(failed)?)
+    let which: Which =
+        serde_json::from_value(discard.which.into()).map_err(|error| failed(Refusal::BadRequest(error.to_string())))?;
+    shown(
+        admin
+            .operate
+            .discard(&who, &which, &discard.reason)
+            .await
+            .map_err(failed)?,
+    )
 }
 
 async fn budgets(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {

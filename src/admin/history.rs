@@ -65,7 +65,8 @@ impl History {
         for sample in samples.filter(|sample| sample.at >= begin) {
             let part = sample.at.since(begin).as_secs_f64() / self.span.as_secs_f64();
             let place = ((part * POINTS as f64) as usize).min(POINTS - 1);
-            let greater = |known: &mut Option<f64>, value: f64| *known = Some(known.map_or(value, |known| known.max(value)));
+            let greater =
+                |known: &mut Option<f64>, value: f64| *known = Some(known.map_or(value, |known| known.max(value)));
             greater(&mut depth[place], sample.depth);
             greater(&mut age[place], sample.age);
         }
@@ -143,11 +144,22 @@ mod tests {
             depth,
             age: depth * 2.0,
         };
-        for sample in [at(0, 99.0), at(2_000, 1.0), at(2_001, 7.0), at(2_002, 2.0), at(3_995, 4.0)] {
+        for sample in [
+            at(0, 99.0),
+            at(2_000, 1.0),
+            at(2_001, 7.0),
+            at(2_002, 2.0),
+            at(3_995, 4.0),
+        ] {
             history.add(Lane::Build, sample);
         }
         let (depth, age) = history.lines(Lane::Build, Micros::from_secs(14_000));
-        let seen: Vec<(usize, f64)> = depth.values.iter().enumerate().filter_map(|(at, value)| Some((at, (*value)?))).collect();
+        let seen: Vec<(usize, f64)> = depth
+            .values
+            .iter()
+            .enumerate()
+            .filter_map(|(at, value)| Some((at, (*value)?)))
+            .collect();
         assert_eq!(seen, [(40, 7.0), (239, 4.0)]);
         assert_eq!((depth.most, age.most), (7.0, 14.0));
         let path = depth.path(100.0, 10.0);

@@ -113,8 +113,14 @@ impl Which {
             letter.reason.to_lowercase().contains(&part) || letter.detail.to_lowercase().contains(&part)
         };
         (self.ids.is_empty() || self.ids.contains(&letter.id.0))
-            && self.account.as_ref().is_none_or(|id| letter.account.as_ref().is_some_and(|of| of.as_str() == id))
-            && self.kind.as_ref().is_none_or(|kind| letter.kind.is_some_and(|of| of.as_str() == kind))
+            && self
+                .account
+                .as_ref()
+                .is_none_or(|id| letter.account.as_ref().is_some_and(|of| of.as_str() == id))
+            && self
+                .kind
+                .as_ref()
+                .is_none_or(|kind| letter.kind.is_some_and(|of| of.as_str() == kind))
             && self.text.as_ref().is_none_or(text)
     }
 
@@ -126,7 +132,11 @@ impl Which {
         words.extend(self.account.as_ref().map(|id| format!("account {id}")));
         words.extend(self.kind.as_ref().map(|kind| format!("kind {kind}")));
         words.extend(self.text.as_ref().map(|text| format!("text {text:?}")));
-        if words.is_empty() { "all".to_owned() } else { words.join(", ") }
+        if words.is_empty() {
+            "all".to_owned()
+        } else {
+            words.join(", ")
+        }
     }
 }
 
@@ -229,7 +239,7 @@ impl Operate {
         let said = match (on, changed) {
             (true, true) => "Paused: running slices end at their next page",
             (true, false) => "It was paused already",
-            (false, true) => "Resumed: what is due is run within half a minute",
+            (false, true) => "Resumed: what is due goes on within refresh.held_look",
             (false, false) => "It was not paused",
         };
         let action = if on { "pause" } else { "resume" };
@@ -273,7 +283,10 @@ impl Operate {
         }
         let mut kind = kind;
         if !letter.ids.is_empty() {
-            let marked = self.store.mark(account, &letter.ids, self.clock.now(), self.dirty_limit).await?;
+            let marked = self
+                .store
+                .mark(account, &letter.ids, self.clock.now(), self.dirty_limit)
+                .await?;
             if marked.overflow {
                 kind = Kind::Changes;
             }
@@ -334,11 +347,19 @@ impl Operate {
         if !reason.is_empty() {
             detail = format!("{detail}; {reason}");
         }
-        self.note(who, action, &format!("dead letters: {}", which.words()), &detail).await
+        self.note(who, action, &format!("dead letters: {}", which.words()), &detail)
+            .await
     }
 
     async fn note(&self, who: &Operator, action: &str, target: &str, detail: &str) -> Result<(), Refusal> {
-        tracing::info!(by = who.name, grant = who.grant.as_str(), action, target, detail, "an operator acted");
+        tracing::info!(
+            by = who.name,
+            grant = who.grant.as_str(),
+            action,
+            target,
+            detail,
+            "an operator acted"
+        );
         let short = |text: &str, most| text.chars().take(most).collect::<String>();
         let entry = audit::Entry {
             at: self.clock.now(),
@@ -365,9 +386,14 @@ pub fn scope(kind: &str, name: &str) -> Result<Scope, Refusal> {
         "connector" => Ok(Scope::Connector(name.to_owned())),
         "lane" => {
             let lane = Lane::ALL.into_iter().find(|lane| lane.as_str() == name);
-            lane.map(Scope::Lane)
-                .ok_or_else(|| Refusal::NotFound(format!("there is no lane `{name}`; there are build, refresh, reconcile")))
+            lane.map(Scope::Lane).ok_or_else(|| {
+                Refusal::NotFound(format!(
+                    "there is no lane `{name}`; there are build, refresh, reconcile"
+                ))
+            })
         }
-        _ => Err(Refusal::NotFound(format!("`{kind}` cannot be paused; accounts, connectors and lanes can"))),
+        _ => Err(Refusal::NotFound(format!(
+            "`{kind}` cannot be paused; accounts, connectors and lanes can"
+        ))),
     }
 }

@@ -25,6 +25,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const SAID: &str = "snapbridge_said";
 const STYLE: &str = include_str!("pages/style.css");
 const SCRIPT: &str = include_str!("pages/live.js");
+const ICON: &[u8] = include_bytes!("../images/icon.png");
 const TEMPLATES: [(&str, &str); 9] = [
     ("macros.html", include_str!("pages/macros.html")),
     ("base.html", include_str!("pages/base.html")),
@@ -57,6 +58,7 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/ops/act", post(act))
         .route("/ops/style.css", get(style))
         .route("/ops/live.js", get(script))
+        .route("/ops/icon.png", get(icon))
 }
 
 async fn style() -> Response {
@@ -67,7 +69,11 @@ async fn script() -> Response {
     asset("text/javascript; charset=utf-8", SCRIPT)
 }
 
-fn asset(kind: &'static str, text: &'static str) -> Response {
+async fn icon() -> Response {
+    asset("image/png", ICON)
+}
+
+fn asset(kind: &'static str, text: impl IntoResponse) -> Response {
     let fields = [
         (header::CONTENT_TYPE, kind),
         (header::CACHE_CONTROL, "no-cache"),
@@ -112,18 +118,27 @@ impl Admin {
         };
         let mut response = self.render(StatusCode::OK, name, page);
         if session.said.is_some() {
-            set_cookie(&mut response, &format!("{SAID}=; Path=/ops; Max-Age=0; HttpOnly; SameSite=Strict"));
+            set_cookie(
+                &mut response,
+                &format!("{SAID}=; Path=/ops; Max-Age=0; HttpOnly; SameSite=Strict"),
+            );
         }
         response
     }
 
     fn render(&self, status: StatusCode, name: &str, page: minijinja::Value) -> Response {
-        let rendered = self.templates.get_template(name).and_then(|template| template.render(page));
+        let rendered = self
+            .templates
+            .get_template(name)
+            .and_then(|template| template.render(page));
         let (status, html) = match rendered {
             Ok(html) => (status, html),
             Err(error) => {
                 tracing::error!(%error, name, "a page of the ops page could not be made");
-                (StatusCode::INTERNAL_SERVER_ERROR, "This page could not be made; the log says why".to_owned())
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "This page could not be made; the log says why".to_owned(),
+                )
             }
         };
         let mut response = (status, Html(html)).into_response();
@@ -137,13 +152,20 @@ impl Admin {
     }
 
     fn error(&self, status: StatusCode, message: &str) -> Response {
-        self.render(status, "error.html", context! { message => message, tab => "", version => env!("CARGO_PKG_VERSION") })
+        self.render(
+            status,
+            "error.html",
+            context! { message => message, tab => "", version => env!("CARGO_PKG_VERSION") },
+        )
     }
 
     fn refused(&self, refusal: &Refusal) -> Response {
         let (status, _) = refusal.status();
         if status.is_server_error() {
-            tracing::warn!(error = process::chain(refusal), "the ops page could not do what it was asked");
+            tracing::warn!(
+                error = process::chain(refusal),
+                "the ops page could not do what it was asked"
+            );
         }
         self.error(status, &refusal.told())
     }
@@ -162,14 +184,20 @@ fn to_login(admin: &Admin, wanted: &str) -> Response {
                        set its hash as ops.read, ops.operate or ops.admin, and restart";
         return admin.error(StatusCode::FORBIDDEN, message);
     }
-    let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("to", wanted).finish();
+    let query: String = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("to", wanted)
+        .finish();
     Redirect::to(&format!("/ops/login?{query}")).into_response()
 }
 
 /// Only into the ops page itself.
 fn inside(path: &str) -> &str {
     let fine = path == "/ops" || path.starts_with("/ops/") || path.starts_with("/ops?");
-    if fine && !path.contains(['\r', '\n', '\\']) { path } else { "/ops" }
+    if fine && !path.contains(['\r', '\n', '\\']) {
+        path
+    } else {
+        "/ops"
+    }
 }
 
 macro_rules! session {
@@ -218,7 +246,10 @@ async fn account(State(admin): State<Arc<Admin>>, Path(id): Path<String>, header
     let session = session!(admin, headers, &format!("/ops/accounts/{id}"));
     match admin.account(&id).await {
         Ok(Some(data)) => admin.page(&session, "account.html", "", data),
-        Ok(None) => admin.error(StatusCode::NOT_FOUND, "There is no such account; it may have been forgotten"),
+        Ok(None) => admin.error(
+            StatusCode::NOT_FOUND,
+            "There is no such account; it may have been forgotten",
+        ),
         Err(error) => admin.refused(&error.into()),
     }
 }
@@ -255,7 +286,11 @@ async fn dead(State(admin): State<Arc<Admin>>, Query(letters): Query<Wanted>, he
     match admin.operate.letters(&which).await {
         Ok(found) => {
             let count = found.len();
-            let shown: Vec<_> = found.into_iter().take(SHOWN).map(|letter| view::letter_view(letter, now)).collect();
+            let shown: Vec<_> = found
+                .into_iter()
+                .take(SHOWN)
+                .map(|letter| view::letter_view(letter, now))
+                .collect();
             let data = Letters {
                 letters: shown,
                 count,
@@ -323,10 +358,15 @@ async fn log_in(State(admin): State<Arc<Admin>>, headers: HeaderMap, Form(given)
         return login_page(&admin, StatusCode::UNAUTHORIZED, Some(&given.to), true);
     };
     metrics::counter!("snapbridge_ops_logins_total", "outcome" => "admitted").increment(1);
-    let session = admin.access.open_session(&admin.keys, &given.name, grant, admin.clock.now());
+    let session = admin
+        .access
+        .open_session(&admin.keys, &given.name, grant, admin.clock.now());
     let mut response = Redirect::to(inside(&given.to)).into_response();
     let life = admin.access.session_life().as_secs();
-    set_cookie(&mut response, &format!("{COOKIE}={session}; Path=/ops; Max-Age={life}; HttpOnly; SameSite=Strict"));
+    set_cookie(
+        &mut response,
+        &format!("{COOKIE}={session}; Path=/ops; Max-Age={life}; HttpOnly; SameSite=Strict"),
+    );
     response
 }
 
@@ -341,7 +381,10 @@ async fn log_out(State(admin): State<Arc<Admin>>, headers: HeaderMap, Form(form)
         return admin.error(StatusCode::FORBIDDEN, FOREIGN);
     }
     let mut response = Redirect::to("/ops/login").into_response();
-    set_cookie(&mut response, &format!("{COOKIE}=; Path=/ops; Max-Age=0; HttpOnly; SameSite=Strict"));
+    set_cookie(
+        &mut response,
+        &format!("{COOKIE}=; Path=/ops; Max-Age=0; HttpOnly; SameSite=Strict"),
+    );
     response
 }
 
@@ -395,7 +438,10 @@ async fn act(State(admin): State<Arc<Admin>>, headers: HeaderMap, Form(deed): Fo
             let back = if forgotten { "/ops" } else { inside(&deed.back) };
             let mut response = Redirect::to(back).into_response();
             let said = BASE64URL_NOPAD.encode(said.as_bytes());
-            set_cookie(&mut response, &format!("{SAID}={said}; Path=/ops; Max-Age=60; HttpOnly; SameSite=Strict"));
+            set_cookie(
+                &mut response,
+                &format!("{SAID}={said}; Path=/ops; Max-Age=60; HttpOnly; SameSite=Strict"),
+            );
             response
         }
         Err(refusal) => admin.refused(&refusal),
@@ -422,7 +468,9 @@ impl Admin {
                 let settled = self.operate.discard(who, &deed.which(), &deed.reason).await?;
                 Ok(format!("{} discarded", settled.done))
             }
-            _ => Err(Refusal::BadRequest("the page asked for something that does not exist".into())),
+            _ => Err(Refusal::BadRequest(
+                "the page asked for something that does not exist".into(),
+            )),
         }
     }
 }
@@ -436,7 +484,14 @@ mod tests {
         for path in ["/ops", "/ops?state=parked", "/ops/dead?q=a"] {
             assert_eq!(inside(path), path);
         }
-        for path in ["", "https://evil.example", "//evil.example", "/opsx", "/ops/\\evil", "/ops\r\nSet-Cookie: a=b"] {
+        for path in [
+            "",
+            "https://evil.example",
+            "//evil.example",
+            "/opsx",
+            "/ops/\\evil",
+            "/ops\r\nSet-Cookie: a=b",
+        ] {
             assert_eq!(inside(path), "/ops", "{path}");
         }
     }
@@ -447,6 +502,9 @@ mod tests {
             .get_template("error.html")
             .and_then(|template| template.render(context! { message => "<script>alert(1)</script>" }))
             .unwrap();
-        assert!(!page.contains("<script>alert") && page.contains("&lt;script&gt;"), "{page}");
+        assert!(
+            !page.contains("<script>alert") && page.contains("&lt;script&gt;"),
+            "{page}"
+        );
     }
 }

@@ -195,7 +195,10 @@ impl Admin {
         let text = filter.text.as_deref().unwrap_or_default().to_lowercase();
         let mut accounts = status.accounts;
         accounts.retain(|account| {
-            filter.state.as_ref().is_none_or(|state| account.state.as_str() == state)
+            filter
+                .state
+                .as_ref()
+                .is_none_or(|state| account.state.as_str() == state)
                 && (account.id.contains(&text) || account.integration.to_lowercase().contains(&text))
         });
         accounts.sort_by_key(|account| account.state.urgency());
@@ -231,7 +234,11 @@ impl Admin {
 
     fn connectors(&self, holds: &Holds, now: Micros) -> Vec<ConnectorView> {
         let mut connectors: Vec<ConnectorView> = Vec::new();
-        for (name, connector) in self.integrations.iter().map(|integration| (integration.name.clone(), integration.connector.id().to_owned())) {
+        for (name, connector) in self
+            .integrations
+            .iter()
+            .map(|integration| (integration.name.clone(), integration.connector.id().to_owned()))
+        {
             match connectors.iter_mut().find(|known| known.name == connector) {
                 Some(known) => known.integrations.push(name),
                 None => connectors.push(ConnectorView {
@@ -272,7 +279,13 @@ impl Admin {
             }
         }
         let count = |state| status.accounts.iter().filter(|account| account.state == state).count();
-        let accounts = |count: usize| if count == 1 { "1 account".to_owned() } else { format!("{count} accounts") };
+        let accounts = |count: usize| {
+            if count == 1 {
+                "1 account".to_owned()
+            } else {
+                format!("{count} accounts")
+            }
+        };
         let parked = count(State::Parked);
         if parked > 0 {
             let text = format!(
@@ -283,7 +296,10 @@ impl Admin {
         }
         let failing = count(State::Failing);
         if failing > 0 {
-            let text = format!("{}: the last refresh failed, and is tried again by itself", accounts(failing));
+            let text = format!(
+                "{}: the last refresh failed, and is tried again by itself",
+                accounts(failing)
+            );
             add("bad", text, "/ops?state=failing".into());
         }
         if status.dead_letters > 0 {
@@ -299,14 +315,26 @@ impl Admin {
             add("warn", text, "/ops?state=waiting".into());
         }
         for (name, pause) in &holds.connectors {
-            add("warn", held(&holds::Scope::Connector(name.clone()), pause, now), "/ops#connectors".into());
+            add(
+                "warn",
+                held(&holds::Scope::Connector(name.clone()), pause, now),
+                "/ops#connectors".into(),
+            );
         }
         for (lane, pause) in &holds.lanes {
-            add("warn", held(&holds::Scope::Lane(*lane), pause, now), "/ops#lanes".into());
+            add(
+                "warn",
+                held(&holds::Scope::Lane(*lane), pause, now),
+                "/ops#lanes".into(),
+            );
         }
         let paused = count(State::Paused);
         if paused > 0 {
-            add("warn", format!("{}: paused by an operator", accounts(paused)), "/ops?state=paused".into());
+            add(
+                "warn",
+                format!("{}: paused by an operator", accounts(paused)),
+                "/ops?state=paused".into(),
+            );
         }
         troubles
     }
@@ -361,7 +389,11 @@ impl Admin {
             last_webhook: work.last_event.map(|at| when(at, now)),
             dirty: self.store.dirty(&id, 10_000).await?.len(),
             paused: work.pause.is_some(),
-            tasks: work.tasks.iter().map(|(kind, task)| task_view(&work, *kind, task, now)).collect(),
+            tasks: work
+                .tasks
+                .iter()
+                .map(|(kind, task)| task_view(&work, *kind, task, now))
+                .collect(),
             snapshots,
             budgets,
             runs: runs.into_iter().map(|run| run_view(run, now)).collect(),
@@ -428,7 +460,9 @@ fn run_view(run: Run, now: Micros) -> RunView {
 }
 
 fn task_view(work: &Work, kind: contacts::Kind, task: &Task, now: Micros) -> TaskView {
-    let runs = work.lease_of(kind).is_some_and(|lease| lease.kind == kind && lease.until > now);
+    let runs = work
+        .lease_of(kind)
+        .is_some_and(|lease| lease.kind == kind && lease.until > now);
     let due = task.due.is_some_and(|due| due <= now);
     let state = if runs {
         "runs".to_owned()
@@ -440,8 +474,10 @@ fn task_view(work: &Work, kind: contacts::Kind, task: &Task, now: Micros) -> Tas
         "stands still".to_owned()
     } else if due {
         "is rung for at the next sweep".to_owned()
-    } else {
+    } else if task.due.is_some() {
         "planned".to_owned()
+    } else {
+        "when it is asked for".to_owned()
     };
     TaskView {
         kind: kind.to_string(),

@@ -158,9 +158,7 @@ enum Command {
         what: ops::What,
     },
     /// Prints a completion script for a shell
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
     /// Whether the process beside this one is ready: 0 if its /readyz answers 200, else 1
     ///
     /// For health checks of containers, which have no other tool.

@@ -159,7 +159,9 @@ impl Ops {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(settings(config)?.0.http.admin_listen)),
         };
-        let named = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty());
+        let named = std::env::var(TOKEN_VARIABLE)
+            .ok()
+            .filter(|token| !token.trim().is_empty());
         let token = match (&access.token_file, named) {
             (Some(file), _) => read(file)?,
             (None, Some(token)) => token,
@@ -189,7 +191,13 @@ impl Ops {
         })
     }
 
-    async fn ask(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<Value>) -> anyhow::Result<Value> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
         let mut url = url::Url::parse(&format!("{}{path}", self.base)).context("--url")?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -203,7 +211,12 @@ impl Ops {
             request = request.json(&body);
         }
         let sent = request.send().await;
-        let answer = sent.with_context(|| format!("nothing answers at {}; is `snapbridge up`, `serve` or `worker` running?", self.base))?;
+        let answer = sent.with_context(|| {
+            format!(
+                "nothing answers at {}; is `snapbridge up`, `serve` or `worker` running?",
+                self.base
+            )
+        })?;
         let status = answer.status();
         let text = answer.text().await.context("the answer broke off")?;
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -280,7 +293,11 @@ pub async fn dead(config: Option<&Path>, access: Access, command: Dead) -> Resul
     match command {
         Dead::List(filter) => {
             let mut query = Vec::new();
-            for (name, value) in [("account", &filter.account), ("kind", &filter.kind), ("text", &filter.text)] {
+            for (name, value) in [
+                ("account", &filter.account),
+                ("kind", &filter.kind),
+                ("text", &filter.text),
+            ] {
                 query.extend(value.as_deref().map(|value| (name, value)));
             }
             let mut letters = ops.get("/api/dead", &query).await?;
@@ -314,10 +331,14 @@ pub async fn budgets(config: Option<&Path>, access: Access) -> Result<(), Failur
     let ops = Ops::open(config, access)?;
     let budgets = ops.get("/api/budgets", &[]).await?;
     ops.show(&budgets, |budgets| {
-        table(&["account", "integration", "connector", "left"], &rows(budgets), |budget, name| match name {
-            "left" => limits_text(&budget["limits"]),
-            name => text(&budget[name]),
-        })
+        table(
+            &["account", "integration", "connector", "left"],
+            &rows(budgets),
+            |budget, name| match name {
+                "left" => limits_text(&budget["limits"]),
+                name => text(&budget[name]),
+            },
+        )
     });
     Ok(())
 }
@@ -326,10 +347,14 @@ pub async fn audit(config: Option<&Path>, access: Access) -> Result<(), Failure>
     let ops = Ops::open(config, access)?;
     let audit = ops.get("/api/audit", &[]).await?;
     ops.show(&audit, |audit| {
-        table(&["at", "by", "role", "action", "target", "detail"], &rows(audit), |entry, name| match name {
-            "at" => text(&entry["when"]["at"]),
-            name => text(&entry[name]),
-        })
+        table(
+            &["at", "by", "role", "action", "target", "detail"],
+            &rows(audit),
+            |entry, name| match name {
+                "at" => text(&entry["when"]["at"]),
+                name => text(&entry[name]),
+            },
+        )
     });
     Ok(())
 }
@@ -347,7 +372,9 @@ pub async fn hold(config: Option<&Path>, access: Access, target: Target, action:
 
 pub async fn refresh(config: Option<&Path>, access: Access, account: &str, what: What) -> Result<(), Failure> {
     let ops = Ops::open(config, access)?;
-    Ok(ops.act(&format!("/api/accounts/{}/{}", step(account), what.action())).await?)
+    Ok(ops
+        .act(&format!("/api/accounts/{}/{}", step(account), what.action()))
+        .await?)
 }
 
 /// What a script must notice: not all of them could be redriven.
@@ -360,12 +387,23 @@ fn stays(settled: &Value) -> Result<(), Failure> {
 
 fn settled_text(settled: &Value) -> String {
     let mut lines = vec![format!("{} done", text(&settled["done"]))];
-    lines.extend(rows(&settled["stay"]).iter().map(|line| format!("stays: {}", text(line))));
+    lines.extend(
+        rows(&settled["stay"])
+            .iter()
+            .map(|line| format!("stays: {}", text(line))),
+    );
     lines.join("\n")
 }
 
 fn limits_text(limits: &Value) -> String {
-    let limit = |left: &Value| format!("{} {} of {}", text(&left["limit"]), text(&left["left"]), text(&left["max"]));
+    let limit = |left: &Value| {
+        format!(
+            "{} {} of {}",
+            text(&left["limit"]),
+            text(&left["left"]),
+            text(&left["max"])
+        )
+    };
     rows(limits).iter().map(limit).collect::<Vec<_>>().join(", ")
 }
 
@@ -391,9 +429,17 @@ fn account_text(account: &Value) -> String {
         value => text(value),
     };
     for (name, cells) in [
-        ("tasks", &["kind", "lane", "due", "now", "last_done", "failed", "error"][..]),
+        (
+            "tasks",
+            &["kind", "lane", "due", "now", "last_done", "failed", "error"][..],
+        ),
         ("snapshots", &["stream", "ready", "records", "fresh", "watermark"]),
-        ("runs", &["began", "kind", "times", "took", "outcome", "pages", "written", "same", "removed", "error"]),
+        (
+            "runs",
+            &[
+                "began", "kind", "times", "took", "outcome", "pages", "written", "same", "removed", "error",
+            ],
+        ),
         ("dead_letters", &["id", "kind", "died", "reason", "detail"]),
     ] {
         let rows = rows(&account[name]);
@@ -436,7 +482,11 @@ where
     F: Future<Output = Result<String, Failure>>,
 {
     use std::io::IsTerminal;
-    let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+    let clear = if std::io::stdout().is_terminal() {
+        "\x1b[2J\x1b[H"
+    } else {
+        ""
+    };
     loop {
         let text = read().await?;
         print(&format!("{clear}{text}\n(again every {}; Ctrl-C ends)", span(every)));

@@ -415,8 +415,9 @@ pub fn truth(crm: &Crm) -> std::collections::BTreeMap<String, String> {
 pub fn settings_text(backend: Backend, crm: &str, data: &Path, namespace: &str, more: &str) -> String {
     let backends = match backend {
         Backend::Embedded => String::new(),
+        // Patient: tests run side by side on machines that are busy with others.
         Backend::Distributed => format!(
-            "[store]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n[queue]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n",
+            "[redis]\nread_timeout = \"5s\"\nwrite_timeout = \"10s\"\n[store]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n[queue]\nurl = \"{}\"\nnamespace = \"{namespace}\"\n",
             redis_url(),
             amqp_url()
         ),

@@ -21,6 +21,7 @@ mod interactions;
 mod metrics;
 mod odoo;
 mod openapi;
+mod ops;
 mod paperwork;
 mod processes;
 mod secrets;

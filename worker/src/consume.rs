@@ -196,7 +196,7 @@ async fn hold_back(deps: &Deps, job: &Job) -> Result<bool, StoreError> {
     if deps.held.by(&account.connector, job.lane).is_none() {
         return Ok(false);
     }
-    let look = deps.clock.now().plus(crate::held::LOOK);
+    let look = deps.clock.now().plus(deps.policy.held_look);
     work::update(&*deps.store, &job.account, &deps.policy.times, |work| {
         work.hold_back(job.kind, &job.id, look);
     })

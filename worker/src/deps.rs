@@ -48,6 +48,8 @@ pub struct Policy {
     pub tombstones: Duration,
     /// Ids that may wait in a dirty set.
     pub dirty_limit: usize,
+    /// Time between two looks at work whose connector or lane is paused.
+    pub held_look: Duration,
 }
 
 impl Default for Policy {
@@ -64,6 +66,7 @@ impl Default for Policy {
             busy_wait: Duration::from_secs(5),
             tombstones: Duration::from_secs(30 * 24 * 3600),
             dirty_limit: 500,
+            held_look: Duration::from_secs(30),
         }
     }
 }

@@ -12,8 +12,6 @@ use crate::deps::Deps;
 
 /// Time between two reads: a running slice stops within it and the page in hand.
 const EVERY: Duration = Duration::from_secs(1);
-/// Held work is looked at again after this time, so it goes on this long after it was resumed at the latest.
-pub const LOOK: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub struct Held(RwLock<Holds>);

@@ -32,6 +32,7 @@ use crate::witness::Witness;
 /// Everything short, so that much happens within minutes of the model's time.
 pub fn short_policy() -> Policy {
     Policy {
+        held_look: Duration::from_secs(30),
         slots: 3,
         slice: Plan {
             time: Duration::from_secs(4),

@@ -174,6 +174,8 @@ section! {
         quiet_webhooks: Duration = "1h" in "1ms"..="30days";
         /// Dirty ids of an account above which a poll takes the place of fetching each.
         dirty_limit: usize = "500" in "1"..="100000";
+        /// Time between two looks at work whose connector or lane is paused; it goes on this long after the pause at the latest.
+        held_look: Duration = "30s" in "100ms"..="10m";
         /// Share of a snapshot that one full pass may delete.
         brake_ratio: f64 = "0.2" in "0"..="1";
         /// Deletions that are always allowed, however small the snapshot.

@@ -43,7 +43,8 @@ impl Dirty for RedisStore {
         let range = redis::cmd("ZRANGE")
             .arg(self.keys.dirty(account))
             .arg(0)
-            .arg(limit - 1)
+            // Redis counts in i64.
+            .arg(i64::try_from(limit - 1).unwrap_or(i64::MAX))
             .arg("WITHSCORES")
             .clone();
         let found: Vec<(String, f64)> = self.reads.query("read dirty ids", &range).await?;

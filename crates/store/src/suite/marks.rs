@@ -93,7 +93,7 @@ pub(super) async fn a_full_dirty_set_says_so(make: &impl AsyncFn() -> Arc<dyn St
             overflow: false
         }
     );
-    let dirty = store.dirty(&account, 1000).await.unwrap();
+    let dirty = store.dirty(&account, usize::MAX).await.unwrap();
     assert_eq!(dirty.len(), 650);
     assert_eq!(store.dirty(&account, 7).await.unwrap(), dirty[..7]);
     assert_eq!(store.clear(&account, &dirty).await.unwrap(), 0);

@@ -73,6 +73,10 @@ async fn invariant_13_what_is_gone_leaves_with_the_next_full_pass() {
         scene.until_quiet().await;
         assert_eq!(scene.snapshot().await, scene.truth());
         assert_eq!(scene.witness.counted("removed"), 3);
+        let account = &scene.tenant().account.id;
+        let runs = contacts::runs::list(&scene.store, account).await.expect("a calm store");
+        let vanished: Vec<&String> = runs.iter().flat_map(|run| &run.tally.vanished).collect();
+        assert_eq!(vanished, ["a0003", "a0017", "a0029"], "an operator sees who is gone");
     }
 }
 
