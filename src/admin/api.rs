@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Json, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, extract::rejection::JsonRejection};
@@ -80,7 +80,10 @@ impl Admin {
             return Err(refused(StatusCode::FORBIDDEN, "closed", message));
         }
         self.access.by_token(headers).ok_or_else(|| {
-            let message = "send a token of the settings' [ops] as `Authorization: Bearer …`";
+            let message = match headers.contains_key(header::AUTHORIZATION) {
+                true => "this token is none of the settings' [ops]",
+                false => "send a token of the settings' [ops] as `Authorization: Bearer …`",
+            };
             refused(StatusCode::UNAUTHORIZED, "not_proven", message)
         })
     }

@@ -112,7 +112,7 @@ pub struct SnapshotView {
 
 #[derive(Debug, Serialize)]
 pub struct RunView {
-    pub began: When,
+    pub started: When,
     pub took: String,
     #[serde(flatten)]
     pub run: Run,
@@ -450,7 +450,7 @@ pub fn letter_view(letter: DeadLetter, now: Micros) -> LetterView {
 fn run_view(run: Run, now: Micros) -> RunView {
     let took = run.ended.since(run.began);
     RunView {
-        began: when(run.began, now),
+        started: when(run.began, now),
         took: match took.as_secs() {
             0..=9 => format!("{:.1} s", took.as_secs_f64()),
             _ => span(took),

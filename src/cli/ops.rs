@@ -437,7 +437,7 @@ fn account_text(account: &Value) -> String {
         (
             "runs",
             &[
-                "began", "kind", "times", "took", "outcome", "pages", "written", "same", "removed", "error",
+                "started", "kind", "times", "took", "outcome", "pages", "written", "same", "removed", "error",
             ],
         ),
         ("dead_letters", &["id", "kind", "died", "reason", "detail"]),

@@ -568,5 +568,11 @@ async fn an_account_has_a_history() {
     );
     let last = full.first().unwrap();
     assert_eq!(last["removed"], 1, "{last}");
+    assert!(
+        last["started"]["words"]
+            .as_str()
+            .is_some_and(|words| words.ends_with("ago")),
+        "{last}"
+    );
     bridge.stop().await;
 }
