@@ -48,7 +48,7 @@ pub struct AccountStatus {
     pub agents: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Ready,
@@ -58,6 +58,31 @@ pub enum State {
     Failing,
     Parked,
     Paused,
+}
+
+impl State {
+    pub const ALL: [State; 7] = [
+        State::Ready,
+        State::Building,
+        State::Refreshing,
+        State::Waiting,
+        State::Failing,
+        State::Parked,
+        State::Paused,
+    ];
+
+    /// As it is serialised.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Ready => "ready",
+            State::Building => "building",
+            State::Refreshing => "refreshing",
+            State::Waiting => "waiting",
+            State::Failing => "failing",
+            State::Parked => "parked",
+            State::Paused => "paused",
+        }
+    }
 }
 
 /// Reads the picture. `depths`: the broker's own count, if it answered.
@@ -199,7 +224,8 @@ fn next_try(task: &Task, failure: &Failure, now: Micros) -> String {
     again.map_or("soon".to_owned(), |at| format!("in {}", span(at.since(now))))
 }
 
-fn is_wait(failure: &Failure) -> bool {
+/// The CRM or the budget says when to go on; nothing is wrong otherwise.
+pub fn is_wait(failure: &Failure) -> bool {
     matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget")
 }
 
