@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use contacts::accounts::{self, Account};
 use serde_json::{Value, json};
 
 use crate::compose::yaml;
@@ -214,6 +215,47 @@ async fn every_query_is_about_metrics_that_a_bridge_shows() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         left = problems().await;
     }
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_account_is_counted_however_many_there_are() {
+    let crm = Crm::start(5).await;
+    let bridge = Bridge::start(Backend::Embedded, &crm, "").await;
+    let account = bridge.build().await;
+    let known = accounts::get(&*bridge.store, &account)
+        .await
+        .expect("the store")
+        .expect("the account");
+    // More than two steps of the walk.
+    for n in 0..120u8 {
+        let letter = |n: u8| char::from(b'a' + n);
+        let id = format!("{}{}{}", letter(n % 26), letter(n / 26), "a".repeat(24));
+        let other = Account {
+            id: id.parse().expect("an id"),
+            ..known.clone()
+        };
+        accounts::register(&*bridge.store, &other).await.expect("registered");
+    }
+    let counted = |state: &'static str| {
+        let bridge = &bridge;
+        async move {
+            let response = bridge
+                .http
+                .get(format!("{}/metrics", bridge.admin))
+                .send()
+                .await
+                .expect("an answer");
+            let text = response.text().await.expect("metrics");
+            let name = format!("snapbridge_accounts{{integration=\"demo\",state=\"{state}\"}} ");
+            text.lines()
+                .find_map(|line| line.strip_prefix(&name).map(str::to_owned))
+        }
+    };
+    until("each is counted once, as what it is", || async {
+        counted("building").await.as_deref() == Some("120") && counted("ready").await.as_deref() == Some("1")
+    })
+    .await;
     bridge.stop().await;
 }
 

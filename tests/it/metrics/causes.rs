@@ -302,6 +302,13 @@ pub async fn of_redis(watched: &Watched, redis: &mut Redis) {
     let pause = format!("redis://:{REDIS_CANARY}@127.0.0.1:{}", redis.port());
     let client = redis::Client::open(pause).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    evict(&mut connection, "allkeys-lru").await;
+    watched.driven("snapbridge_store_warnings", "").await;
+    evict(&mut connection, "noeviction").await;
+    until("the store is set up well again", || async {
+        watched.value("snapbridge_store_warnings", "").await == 0.0
+    })
+    .await;
     let paused = redis::cmd("CLIENT")
         .arg(&["PAUSE", "6000", "ALL"])
         .query_async::<()>(&mut connection)
@@ -314,13 +321,6 @@ pub async fn of_redis(watched: &Watched, redis: &mut Redis) {
     watched
         .driven("snapbridge_redis_connections_replaced_total", "link=")
         .await;
-    evict(&mut connection, "allkeys-lru").await;
-    watched.driven("snapbridge_store_warnings", "").await;
-    evict(&mut connection, "noeviction").await;
-    until("the store is set up well again", || async {
-        watched.value("snapbridge_store_warnings", "").await == 0.0
-    })
-    .await;
     redis.kill();
     until("the store is seen to be down", || async {
         watched.value("snapbridge_store_up", "").await == 0.0
