@@ -5,6 +5,7 @@ pub mod cli;
 pub mod wiring;
 
 pub mod admin;
+pub mod census;
 pub mod demo;
 pub mod front;
 pub mod guard;

@@ -1,29 +1,31 @@
 //! Gauges that are read off the store and the queue from time to time. Labels are bounded: lanes, connectors, limits.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contacts::ports::DocKind;
 use contacts::work::{self, due_index};
-use contacts::{AccountId, Clock, Lane, Queue, Shard, Store, accounts, dead};
+use contacts::{AccountId, Clock, Kind, Lane, Queue, Shard, Store, dead};
 use tokio_util::sync::CancellationToken;
 
+use crate::census::Census;
 use crate::integrations::Integrations;
 
 const EVERY: Duration = Duration::from_secs(5);
-/// Accounts whose budgets are read per round.
-const BUDGETS: usize = 50;
 
 pub struct Sampler {
     store: Arc<dyn Store>,
     queue: Arc<dyn Queue>,
     integrations: Arc<Integrations>,
     clock: Arc<dyn Clock>,
+    census: Census,
+    /// What the store warned of last.
+    warned: Vec<String>,
 }
 
-pub async fn run(sampler: Sampler, stop: CancellationToken) {
+pub async fn run(mut sampler: Sampler, stop: CancellationToken) {
     describe();
+    sampler.begin_counters();
     loop {
         if let Err(error) = sampler.once().await {
             tracing::debug!(%error, "the gauges could not all be read");
@@ -43,14 +45,34 @@ impl Sampler {
         clock: Arc<dyn Clock>,
     ) -> Sampler {
         Sampler {
+            census: Census::new(store.clone(), integrations.clone(), clock.clone()),
             store,
             queue,
             integrations,
             clock,
+            warned: Vec::new(),
         }
     }
 
-    async fn once(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// A counter that first shows with its first event hides that event from `increase`. So those of rare events that an
+    /// alert asks about begin at zero.
+    fn begin_counters(&self) {
+        metrics::counter!("snapbridge_deletion_braked_total").increment(0);
+        metrics::counter!("snapbridge_panics_total").increment(0);
+        for kind in Kind::ALL {
+            metrics::counter!("snapbridge_dead_letters_total", "kind" => kind.as_str()).increment(0);
+        }
+        let _ = metrics::histogram!("snapbridge_lateness_seconds");
+        for integration in self.integrations.iter() {
+            let name = || integration.name.clone();
+            metrics::counter!("snapbridge_late_rows_total", "integration" => name()).increment(0);
+            metrics::counter!("snapbridge_unannounced_total", "integration" => name()).increment(0);
+            metrics::counter!("snapbridge_webhook_events_total", "integration" => name(), "result" => "accepted")
+                .increment(0);
+        }
+    }
+
+    async fn once(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let blocked = if self.queue.is_blocked() { 1.0 } else { 0.0 };
         metrics::gauge!("snapbridge_queue_blocked").set(blocked);
         match self.queue.depth().await {
@@ -66,6 +88,7 @@ impl Sampler {
         }
         let up = if self.store.ping().await.is_ok() { 1.0 } else { 0.0 };
         metrics::gauge!("snapbridge_store_up").set(up);
+        self.warnings().await;
 
         let now = self.clock.now();
         for lane in Lane::ALL {
@@ -83,29 +106,20 @@ impl Sampler {
         let paused = self.store.index_summary(work::PAUSED, now).await?;
         metrics::gauge!("snapbridge_accounts_paused").set(paused.count as f64);
         metrics::gauge!("snapbridge_dead_letters").set(dead::summary(&*self.store).await?.count as f64);
-        self.budgets().await
+        self.census.step().await?;
+        Ok(())
     }
 
-    /// The least that any account has left, per connector and limit.
-    async fn budgets(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let mut least: BTreeMap<(String, String), f64> = BTreeMap::new();
-        for id in account_ids(&*self.store, BUDGETS).await? {
-            let Some(account) = accounts::get(&*self.store, &id).await? else {
-                continue;
-            };
-            let Some(integration) = self.integrations.get(&account.integration) else {
-                continue;
-            };
-            for left in integration.budget_left(&account).await {
-                let share = left.left as f64 / (left.max as f64).max(1.0);
-                let known = least.entry((account.connector.clone(), left.limit)).or_insert(share);
-                *known = known.min(share);
-            }
+    /// How the store is set up may change under a running process. Each warning is logged when it begins.
+    async fn warnings(&mut self) {
+        let Ok(warnings) = self.store.warnings().await else {
+            return;
+        };
+        metrics::gauge!("snapbridge_store_warnings").set(warnings.len() as f64);
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
+            tracing::warn!("{warning}");
         }
-        for ((connector, limit), share) in least {
-            metrics::gauge!("snapbridge_budget_left", "connector" => connector, "limit" => limit).set(share);
-        }
-        Ok(())
+        self.warned = warnings;
     }
 }
 
@@ -146,6 +160,26 @@ fn describe() {
     gauge!("snapbridge_queue_blocked", "1 while the broker blocks publishers");
     gauge!("snapbridge_store_up", "1 if the store answers");
     gauge!(
+        "snapbridge_store_warnings",
+        "What is wrong with the set-up of the store: eviction, persistence; the log says what"
+    );
+    gauge!("snapbridge_accounts", "Accounts by integration and state");
+    gauge!(
+        "snapbridge_freshness_seconds",
+        Unit::Seconds,
+        "Time since the stalest snapshot of an integration was refreshed; parked and paused accounts left out"
+    );
+    gauge!(
+        "snapbridge_poll_seconds",
+        Unit::Seconds,
+        "Time between two polls of an account, as the settings have it"
+    );
+    gauge!(
+        "snapbridge_quota_wait_seconds",
+        Unit::Seconds,
+        "Longest time until the CRM or the budget lets an account of the integration go on"
+    );
+    gauge!(
         "snapbridge_backlog",
         "Tasks that are due, as the store's ledger of work counts them"
     );
@@ -179,6 +213,14 @@ fn describe() {
         "snapbridge_lateness_seconds",
         Unit::Seconds,
         "How late rows became visible in change passes"
+    );
+    counter!(
+        "snapbridge_late_rows_total",
+        "Rows that became visible later than the connector's lag and half its overlap, by integration"
+    );
+    counter!(
+        "snapbridge_unannounced_total",
+        "Changes that polls found after webhooks had fallen silent, by integration"
     );
     histogram!(
         "snapbridge_page_seconds",
@@ -239,6 +281,16 @@ fn describe() {
     counter!(
         "snapbridge_webhook_refused_total",
         "Webhook deliveries refused, by reason"
+    );
+    counter!("snapbridge_actions_total", "Actions by name and outcome");
+    counter!("snapbridge_interactions_total", "Interaction requests by result");
+    counter!(
+        "snapbridge_interactions_fetched_total",
+        "Interactions fetched, from the CRM or out of the cache"
+    );
+    counter!(
+        "snapbridge_interactions_dropped_total",
+        "Interactions that could not be mapped, by reason"
     );
     counter!("snapbridge_jobs_total", "Jobs by kind and outcome");
     counter!("snapbridge_contacts_total", "Contacts committed by verdict");

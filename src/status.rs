@@ -53,7 +53,7 @@ pub struct AccountStatus {
     pub agents: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Ready,
@@ -66,6 +66,17 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [State; 7] = [
+        State::Ready,
+        State::Building,
+        State::Refreshing,
+        State::Waiting,
+        State::Failing,
+        State::Parked,
+        State::Paused,
+    ];
+
+    /// As it is serialised.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Ready => "ready",
@@ -278,7 +289,8 @@ fn next_try(task: &Task, failure: &Failure, now: Micros) -> String {
     again.map_or("soon".to_owned(), |at| format!("in {}", span(at.since(now))))
 }
 
-fn is_wait(failure: &Failure) -> bool {
+/// The CRM or the budget says when to go on; nothing is wrong otherwise.
+pub fn is_wait(failure: &Failure) -> bool {
     matches!(failure.kind.as_str(), "throttled" | "quota" | "no_budget")
 }
 

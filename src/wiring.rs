@@ -316,9 +316,6 @@ pub async fn run(
         queue = parts.queue.describe(),
         "starting"
     );
-    for warning in parts.store.warnings().await.unwrap_or_default() {
-        tracing::warn!("{warning}");
-    }
     if parts.integrations.is_empty() {
         tracing::warn!("no integration is configured: every call will be answered 404");
     }

@@ -15,17 +15,18 @@ use crate::harness::*;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const OURS: [&str; 3] = ["migrate", "front", "worker"];
 
-/// The file as JSON. `None` (said aloud): nothing here reads YAML.
 fn compose() -> Option<Value> {
+    yaml(&Path::new(ROOT).join("docker-compose.yml"))
+}
+
+/// A YAML file as JSON. `None` (said aloud): nothing here reads YAML.
+pub fn yaml(file: &Path) -> Option<Value> {
     let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let output = Command::new("python3")
-        .args(["-c", script])
-        .arg(Path::new(ROOT).join("docker-compose.yml"))
-        .output();
+    let output = Command::new("python3").args(["-c", script]).arg(file).output();
     match output {
         Ok(output) if output.status.success() => Some(serde_json::from_slice(&output.stdout).expect("JSON")),
         Ok(output) if !String::from_utf8_lossy(&output.stderr).contains("No module named 'yaml'") => {
-            panic!("docker-compose.yml: {}", String::from_utf8_lossy(&output.stderr))
+            panic!("{}: {}", file.display(), String::from_utf8_lossy(&output.stderr))
         }
         _ => {
             skip("python3 with PyYAML is not installed");

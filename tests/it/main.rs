@@ -19,6 +19,7 @@ mod https;
 mod images;
 mod interactions;
 mod metrics;
+mod monitoring;
 mod odoo;
 mod openapi;
 mod ops;

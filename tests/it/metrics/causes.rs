@@ -111,6 +111,9 @@ async fn build_and_run(watched: &Watched, store: &dyn Store) -> AccountId {
         ("snapbridge_contacts_dropped_total", "reason="),
         ("snapbridge_sweep_rings_total", ""),
         ("snapbridge_budget_left", "limit=\"calls\""),
+        ("snapbridge_accounts", "state=\"ready\""),
+        ("snapbridge_freshness_seconds", "integration=\"demo\""),
+        ("snapbridge_poll_seconds", "integration=\"demo\""),
     ] {
         watched.driven(name, label).await;
     }
@@ -185,17 +188,34 @@ async fn of_the_worker(watched: &Watched) {
     let (crm, front) = (&watched.rig.crm.crm, watched.front());
     crm.knobs("demo", |knobs| knobs.visibility_lag_ms = 2_500);
     // A full pass may meet the row first; then the next edit is the late one.
-    until("a poll meets a late row", || async {
+    until("polls meet late rows, and changes that no webhook told of", || async {
         crm.control(Control::edit("demo", Change::ids([9]))).done();
         until("the edit arrives", || async {
             front.run(None).await.titles().get("9") == truth(&watched.rig.crm).get("9")
         })
         .await;
         watched.value("snapbridge_lateness_seconds", "").await > 0.0
+            && watched.value("snapbridge_late_rows_total", "").await > 0.0
+            && watched.value("snapbridge_unannounced_total", "").await > 0.0
     })
     .await;
-    watched.driven("snapbridge_lateness_seconds", "").await;
+    for name in [
+        "snapbridge_lateness_seconds",
+        "snapbridge_late_rows_total",
+        "snapbridge_unannounced_total",
+    ] {
+        watched.driven(name, "").await;
+    }
     crm.knobs("demo", |knobs| knobs.visibility_lag_ms = 0);
+
+    crm.knobs("demo", |knobs| {
+        knobs.burst_429 = 1;
+        knobs.retry_after = Some("8".to_owned());
+    });
+    watched
+        .driven("snapbridge_quota_wait_seconds", "integration=\"demo\"")
+        .await;
+    crm.knobs("demo", |knobs| knobs.retry_after = None);
 
     crm.knobs("demo", |knobs| {
         knobs.fail_5xx = u32::MAX;
@@ -282,6 +302,13 @@ pub async fn of_redis(watched: &Watched, redis: &mut Redis) {
     let pause = format!("redis://:{REDIS_CANARY}@127.0.0.1:{}", redis.port());
     let client = redis::Client::open(pause).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    evict(&mut connection, "allkeys-lru").await;
+    watched.driven("snapbridge_store_warnings", "").await;
+    evict(&mut connection, "noeviction").await;
+    until("the store is set up well again", || async {
+        watched.value("snapbridge_store_warnings", "").await == 0.0
+    })
+    .await;
     let paused = redis::cmd("CLIENT")
         .arg(&["PAUSE", "6000", "ALL"])
         .query_async::<()>(&mut connection)
@@ -309,4 +336,12 @@ pub async fn of_redis(watched: &Watched, redis: &mut Redis) {
         watched.value("snapbridge_store_up", "").await == 2.0
     })
     .await;
+}
+
+async fn evict(connection: &mut redis::aio::MultiplexedConnection, policy: &str) {
+    let set = redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory-policy", policy])
+        .query_async::<()>(connection)
+        .await;
+    set.expect("set");
 }

@@ -1,9 +1,9 @@
 //! The poll: what changed in a window of the CRM's time, then the CRM's list of deletions.
 
-use contacts::Micros;
 use contacts::Stream;
 use contacts::ports::HeadChange;
 use contacts::record::Removal;
+use contacts::{Micros, work};
 
 use super::write::Batch;
 use super::{Ended, Polled, Slice, SliceResult};
@@ -87,7 +87,8 @@ impl Slice<'_> {
             None => return self.end_poll(&poll, batch).await,
         }
         self.progress.poll = Some(poll);
-        self.write(batch, HeadChange::default()).await?;
+        let news = self.write(batch, HeadChange::default()).await?;
+        self.note_unannounced(news).await?;
         Ok(false)
     }
 
@@ -126,7 +127,8 @@ impl Slice<'_> {
             fresh: Some(poll.started),
             ..HeadChange::default()
         };
-        self.write(batch, change).await?;
+        let news = self.write(batch, change).await?;
+        self.note_unannounced(news).await?;
         self.polled = Some(Polled {
             started: poll.started,
             lag: self.source.traits().lag,
@@ -147,13 +149,34 @@ impl Slice<'_> {
         if late.is_empty() {
             return Ok(());
         }
+        let traits = self.source.traits();
+        let comfortable = traits.lag + traits.overlap / 2;
         let ids: Vec<String> = late.iter().map(|row| row.contact.id.clone()).collect();
         let known = self.deps.store.known(&self.account.id, Stream::Contacts, &ids).await?;
         for (row, known) in late.iter().zip(known) {
             if known.map_or(!(row.removed || row.unwanted), |known| known.updated < row.updated) {
-                let late = cursor.since(row.updated) + self.source.traits().lag;
+                let late = cursor.since(row.updated) + traits.lag;
                 metrics::histogram!("snapbridge_lateness_seconds").record(late.as_secs_f64());
+                if late > comfortable {
+                    let integration = self.account.integration.clone();
+                    metrics::counter!("snapbridge_late_rows_total", "integration" => integration).increment(1);
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Counts changes that a poll found although webhooks used to tell of them: of an account that had some, and has had
+    /// none for as long as makes its polls more frequent.
+    async fn note_unannounced(&self, news: u64) -> SliceResult<()> {
+        let Some(pace) = self.deps.sources.pace(&self.account.integration).filter(|_| news > 0) else {
+            return Ok(());
+        };
+        let work = work::load(&*self.deps.store, &self.account.id).await?;
+        let now = self.deps.clock.now();
+        if work.last_event.is_some_and(|at| now.since(at) > pace.silence) {
+            let integration = self.account.integration.clone();
+            metrics::counter!("snapbridge_unannounced_total", "integration" => integration).increment(news);
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ impl Slice<'_> {
 
     /// Commits the progress alone.
     pub(super) async fn save(&mut self) -> SliceResult<()> {
-        self.write(Default::default(), HeadChange::default()).await
+        self.write(Default::default(), HeadChange::default()).await.map(drop)
     }
 }
 

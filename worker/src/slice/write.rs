@@ -89,13 +89,14 @@ impl Slice<'_> {
     }
 
     /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats
-    /// the page.
-    pub(super) async fn write(&mut self, batch: Batch, mut change: HeadChange) -> SliceResult<()> {
+    /// the page. Returns how many were news.
+    pub(super) async fn write(&mut self, batch: Batch, mut change: HeadChange) -> SliceResult<u64> {
         // What has been read stays read: a full pass that began before the last poll takes nothing back.
         change.watermark = change.watermark.map(|watermark| watermark.max(self.head.watermark));
         self.head.watermark = change.watermark.unwrap_or(self.head.watermark);
         let size = self.deps.policy.commit_rows.max(1);
         let (mut rows, mut removals) = (batch.rows.into_iter(), batch.removals.into_iter());
+        let mut news = 0;
         crash::point("before_write");
         loop {
             let chunk: Vec<Row> = rows.by_ref().take(size).collect();
@@ -118,6 +119,7 @@ impl Slice<'_> {
             };
             let done = self.deps.store.commit(&self.account.id, self.stream, &commit).await?;
             self.tally.committed(&done);
+            news += u64::from(done.written);
             let counter = match self.stream {
                 Stream::Contacts => "snapbridge_contacts_total",
                 Stream::Agents => "snapbridge_agents_total",
@@ -139,6 +141,6 @@ impl Slice<'_> {
         if let Some(ready) = change.ready {
             self.head.ready = ready;
         }
-        Ok(())
+        Ok(news)
     }
 }
