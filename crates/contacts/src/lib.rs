@@ -19,6 +19,7 @@ pub mod docs;
 pub mod ledger;
 pub mod minted;
 pub mod outcome;
+pub mod subscription;
 pub mod work;
 
 pub mod ports;

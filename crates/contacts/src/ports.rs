@@ -79,15 +79,18 @@ pub enum DocKind {
     Route,
     /// [`crate::dead::DeadLetter`], by its id.
     DeadLetter,
+    /// [`crate::subscription::Subscription`], by account id.
+    Subscription,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 5] = [
+    pub const ALL: [DocKind; 6] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
         DocKind::Route,
         DocKind::DeadLetter,
+        DocKind::Subscription,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -97,6 +100,7 @@ impl DocKind {
             DocKind::Budget => "budget",
             DocKind::Route => "route",
             DocKind::DeadLetter => "dead",
+            DocKind::Subscription => "subscription",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::number::{from_time, limit as rows, micros, time};
 fn file_of(kind: DocKind) -> File {
     match kind {
         DocKind::Budget => File::Budget,
-        DocKind::Account | DocKind::Work | DocKind::Route | DocKind::DeadLetter => File::Store,
+        DocKind::Account | DocKind::Work | DocKind::Route | DocKind::DeadLetter | DocKind::Subscription => File::Store,
     }
 }
 
