@@ -108,6 +108,11 @@ impl Client {
             .ok_or_else(|| CrmError::new(ErrorKind::BadReply, "the reply holds no secret of the webhook"))
     }
 
+    /// Whether the CRM makes the secret, and tells it only when it is asked.
+    pub fn secret_is_asked_for(&self) -> bool {
+        self.calls().is_ok_and(|calls| calls.reveal.is_some())
+    }
+
     /// Ends a subscription; one that is gone already counts as ended.
     pub async fn unsubscribe(&self, hook: &Hook, id: &str) -> CrmResult<()> {
         match self.hook_call(&self.calls()?.delete, hook, "", id).await {
