@@ -152,10 +152,10 @@ async fn look(deps: &Deps, id: &AccountId) -> Result<(), StoreError> {
 fn failed(error: &CrmError) -> Looked {
     let message = crate::consume::chain(error);
     match (error.kind, error.fate()) {
-        (ErrorKind::Credentials, Fate::Refused) => Looked::Failed(
-            ErrorKind::Rejected,
-            format!("the CRM does not let this user subscribe: {message}"),
-        ),
+        (ErrorKind::Credentials, Fate::Refused) => {
+            let message = message.replacen("refused the credentials", "does not let this user subscribe", 1);
+            Looked::Failed(ErrorKind::Rejected, message)
+        }
         (kind, _) => Looked::Failed(kind, message),
     }
 }

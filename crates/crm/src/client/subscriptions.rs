@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::listing::{From, Listing, lacks};
 use super::prepare::time_value;
 use super::{Answer, Call, Client};
-use crate::error::{CrmError, CrmResult};
+use crate::error::{CrmError, CrmResult, Reached};
 use crate::expr::{Expr, scope};
 use crate::reply::Tests;
 use crate::spec::{Calls, Request};
@@ -18,6 +18,9 @@ const OPERATION: &str = "webhook";
 
 /// Pages of a list of subscriptions beyond which it is not believed.
 const MOST_PAGES: usize = 100;
+
+/// Done, and a reply without a body is all there is to read.
+const NO_CONTENT: u16 = 204;
 
 /// An account's webhook, as the calls about it need it.
 #[derive(Clone, Debug)]
@@ -117,7 +120,7 @@ impl Client {
     pub async fn unsubscribe(&self, hook: &Hook, id: &str) -> CrmResult<()> {
         match self.hook_call(&self.calls()?.delete, hook, "", id).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind == ErrorKind::Missing => Ok(()),
+            Err(error) if error.kind == ErrorKind::Missing || error.reached == Reached::Replied(NO_CONTENT) => Ok(()),
             Err(error) => Err(error),
         }
     }
