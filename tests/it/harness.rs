@@ -328,11 +328,16 @@ impl Bridge {
 
     /// Stops and waits.
     pub async fn stop(mut self) {
+        self.halt().await;
+        self.clean_up().await;
+    }
+
+    /// Stops, and leaves everything for one that is set up beside it.
+    pub async fn halt(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
             running.await.expect("no panic").expect("a clean end");
         }
-        self.clean_up().await;
     }
 
     async fn clean_up(&self) {
