@@ -7,7 +7,6 @@ use contacts::{AccountId, Kind, Micros, work};
 use fake_crm::{Change, Control, Fields, Op, Webhook};
 use serde_json::{Value, json};
 use snapbridge::status::{self, WebhookState};
-use snapbridge::wiring::Role;
 
 use crate::connectors::cases::{Case, case};
 use crate::door::Door;
@@ -62,16 +61,16 @@ impl Scene {
         format!("http.public_url = \"{}\"\n{settings}", self.door.url)
     }
 
-    async fn bridge(&self, settings: &str, beside: Option<&Bridge>) -> Bridge {
-        let setup = Setup {
-            backend: self.backend,
-            role: Role::Both,
-            more: settings,
-            beside,
-        };
-        let bridge = Bridge::set_up(setup, &self.crm).await;
+    async fn bridge(&self, settings: &str) -> Bridge {
+        let bridge = Bridge::start(self.backend, &self.crm, settings).await;
         self.door.lead_to(&bridge);
         bridge
+    }
+
+    async fn restart(&self, bridge: Bridge, settings: &str) -> Bridge {
+        let again = bridge.restart(&self.crm, settings).await;
+        self.door.lead_to(&again);
+        again
     }
 
     async fn post(&self, bridge: &Bridge, path: &str, mut body: Value) -> Value {
@@ -164,7 +163,7 @@ fn topics(connector: &str) -> usize {
 
 async fn asks_once_and_edits_arrive(connector: &str, backend: Backend) {
     let scene = Scene::set(connector, backend).await;
-    let mut bridge = scene.bridge(&scene.settings(), None).await;
+    let bridge = scene.bridge(&scene.settings()).await;
     let account = scene.build(&bridge).await;
     subscribed(&bridge).await;
     let own = scene.own(&bridge, &account);
@@ -173,8 +172,7 @@ async fn asks_once_and_edits_arrive(connector: &str, backend: Backend) {
     assert_eq!(scene.crm.crm.stats("demo").webhooks.given_up, 0);
 
     // Another process takes over, and finds what is there.
-    bridge.halt().await;
-    let again = scene.bridge(&scene.settings(), Some(&bridge)).await;
+    let again = scene.restart(bridge, &scene.settings()).await;
     scene.look_again(&again, &account, |_| {}).await;
     assert_eq!(scene.own(&again, &account), own);
     assert_eq!(scene.calls(Op::Subscribe), own.len() as u64);
@@ -228,12 +226,12 @@ on_both!(a_subscription_that_ends_is_renewed_before, |backend| async move {
     let (life, before) = ("life          = \"23h\"", "renew_before  = \"6h\"");
     assert!(source.contains(life) && source.contains(before));
     let short = source
-        .replace(life, "life = \"20s\"")
-        .replace(before, "renew_before = \"18s\"");
+        .replace(life, "life = \"6s\"")
+        .replace(before, "renew_before = \"4s\"");
     std::fs::write(&file, short).expect("a file");
     let path = format!("connector = \"{}\"", file.display());
     let settings = scene.settings().replace("connector = \"zoho\"", &path);
-    let bridge = scene.bridge(&settings, None).await;
+    let bridge = scene.bridge(&settings).await;
     let account = scene.build(&bridge).await;
     subscribed(&bridge).await;
     let first = known(&bridge, &account).await.held;
@@ -258,7 +256,7 @@ async fn a_lost_answer(connector: &str, backend: Backend) {
         knobs.cut = 2;
         knobs.fault_ops = vec![Op::Subscribe];
     });
-    let bridge = scene.bridge(&scene.settings(), None).await;
+    let bridge = scene.bridge(&scene.settings()).await;
     let account = scene.build(&bridge).await;
     subscribed(&bridge).await;
     assert_eq!(scene.own(&bridge, &account).len(), topics(connector));
@@ -289,7 +287,7 @@ on_both!(a_refusal_is_shown_and_everything_else_goes_on, |backend| async move {
         .crm
         .knobs("demo", |knobs| knobs.forbidden_ops = vec![Op::Subscribe]);
     let settings = scene.settings().replace("poll = \"1h\"", "poll = \"1s\"");
-    let bridge = scene.bridge(&settings, None).await;
+    let bridge = scene.bridge(&settings).await;
     let account = scene.build(&bridge).await;
     let shown = || async {
         let now = contacts::Clock::now(&contacts::SystemClock);
@@ -337,15 +335,14 @@ on_both!(
     what_is_not_wanted_any_more_is_ended_and_nothing_else,
     |backend| async move {
         let scene = Scene::set("espocrm", backend).await;
-        let mut bridge = scene.bridge(&scene.settings(), None).await;
+        let bridge = scene.bridge(&scene.settings()).await;
         let account = scene.build(&bridge).await;
         subscribed(&bridge).await;
-        bridge.halt().await;
         let connector = "connector = \"espocrm\"\n";
         let off = scene
             .settings()
             .replace(connector, &format!("{connector}subscribe = \"off\"\n"));
-        let again = scene.bridge(&off, Some(&bridge)).await;
+        let again = scene.restart(bridge, &off).await;
         scene.look_again(&again, &account, |_| {}).await;
         assert!(scene.own(&again, &account).is_empty());
         let known = known(&again, &account).await;
@@ -366,7 +363,7 @@ on_both!(
             ),
         ] {
             let settings = format!("{public_url}{}", scene.case.settings(&scene.crm, "1h"));
-            let bridge = scene.bridge(&settings, None).await;
+            let bridge = scene.bridge(&settings).await;
             let account = scene.build(&bridge).await;
             until("that is said", || async {
                 known(&bridge, &account).await.standing() == Standing::ByHand(why)
@@ -383,7 +380,7 @@ on_both!(
     invariant_12_the_secret_of_a_webhook_lies_in_the_store_only_sealed,
     |backend| async move {
         let scene = Scene::set("espocrm", backend).await;
-        let bridge = scene.bridge(&scene.settings(), None).await;
+        let bridge = scene.bridge(&scene.settings()).await;
         scene.build(&bridge).await;
         subscribed(&bridge).await;
         let hooks = scene
