@@ -240,7 +240,6 @@ on_both!(
         })
         .await;
         let fetches = crm.crm.stats("demo").calls_of("contacts.batch") - fetches;
-        println!("fetches {fetches}");
         assert!(
             fetches < deliveries,
             "{} events led to {fetches} fetches",
