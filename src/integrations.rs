@@ -14,15 +14,15 @@ use contacts::minted::Vault;
 use contacts::reading::Narrowing;
 use contacts::{AccountId, Clock, ErrorKind, Store};
 use crm::{
-    Adjustments, AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Http,
-    Mint, Pacer, Patience, Role,
+    Adjustments, AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Hook,
+    Http, Mint, Pacer, Patience, Role,
 };
 use parking_lot::Mutex;
 use process::settings::{self, Settings};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use worker::source::Pace;
-use worker::{CrmSource, Source, Sources, Traits};
+use worker::{CrmSource, Source, Sources, Subscribing, Traits};
 
 use crate::guard::Guard;
 use crate::images::{Image, Purpose};
@@ -53,6 +53,8 @@ pub struct Integration {
     traits: Traits,
     pace: Pace,
     mapping: u32,
+    /// Where the world reaches the webhooks of its accounts, or why the CRM is not asked for one.
+    hooks_at: Result<String, String>,
     deps: Deps,
 }
 
@@ -273,6 +275,7 @@ impl Integration {
                     .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
             mapping: mapping_version(&source, &adjustments),
+            hooks_at: hooks_at(name, &connector, settings, all),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
             return_fields: settings.return_fields.clone(),
@@ -340,6 +343,26 @@ impl Integration {
             .filter(|(name, _)| webhook(name))
             .map(|(_, secret)| secret.clone())
             .collect()
+    }
+
+    /// What is wanted of an account's webhook. `None`: the CRM has none of an account's own.
+    fn subscribing(&self, account: &Account) -> Option<Subscribing> {
+        let hooks = self.connector.webhook().filter(crm::Hooks::is_per_account)?;
+        let keys = &self.deps.keys;
+        let url = self
+            .hooks_at
+            .as_ref()
+            .map(|base| format!("{base}/{}", keys.hook_id(&account.id)));
+        let hook = Hook {
+            url: url.clone().unwrap_or_default(),
+            secret: hooks.secret(&keys.hook_secret(&account.id)),
+            number: keys.hook_number(&account.id),
+        };
+        Some(Subscribing {
+            wanted: url.ok().and_then(|url| hooks.wanted(url)),
+            by_hand: self.hooks_at.as_ref().err().cloned(),
+            hook,
+        })
     }
 
     /// Changes whenever the connector's file does; part of checkpoints.
@@ -518,6 +541,38 @@ impl Sources for Integrations {
     fn pace(&self, integration: &str) -> Option<Pace> {
         self.by_name.get(integration).map(|integration| integration.pace)
     }
+
+    fn subscribing(&self, account: &Account) -> Option<Subscribing> {
+        self.by_name.get(&account.integration)?.subscribing(account)
+    }
+}
+
+/// Where the webhooks of an integration's accounts are reached, or why the CRM is not asked for one.
+fn hooks_at(
+    name: &str,
+    connector: &Connector,
+    settings: &settings::Integration,
+    all: &Settings,
+) -> Result<String, String> {
+    if !connector.webhook().is_some_and(|hooks| hooks.can_subscribe()) {
+        return Err("its API does not offer it".to_owned());
+    }
+    if settings.subscribe == settings::Subscribe::Off {
+        return Err(format!("integrations.{name}.subscribe is off"));
+    }
+    let (Some(base), Some(url)) = (crate::urls::base(all), &all.http.public_url) else {
+        return Err("http.public_url is not set".to_owned());
+    };
+    let here = url.host().is_some_and(|host| match host {
+        url::Host::Domain(name) => name == "localhost",
+        url::Host::Ipv4(ip) => ip.is_loopback(),
+        url::Host::Ipv6(ip) => ip.is_loopback(),
+    });
+    // What a delivery names is a customer's business; to a CRM on this machine it crosses no network.
+    if url.scheme() != "https" && !here {
+        return Err("http.public_url is not https".to_owned());
+    }
+    Ok(format!("{base}/{name}/webhooks"))
 }
 
 fn with_learned(mut fields: BTreeMap<String, String>, account: &Account) -> BTreeMap<String, String> {

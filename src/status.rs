@@ -7,6 +7,7 @@ use contacts::accounts::{self, Account};
 use contacts::holds::{self, Holds, Scope};
 use contacts::ports::Head;
 use contacts::queue::Depths;
+use contacts::subscription::{self, Standing, Subscription};
 use contacts::work::{self, Failure, Pause, Task, Work, due_index};
 use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
 use serde::Serialize;
@@ -51,6 +52,28 @@ pub struct AccountStatus {
     pub fresh_seconds: Option<u64>,
     /// `None`: they were never read whole.
     pub agents: Option<u64>,
+    /// `None`: the CRM has no webhook of an account's own, or the snapshot is not built yet.
+    pub webhook: Option<WebhookStatus>,
+}
+
+/// How the CRM's webhook of an account stands.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct WebhookStatus {
+    pub state: WebhookState,
+    /// The same in words, with its cause.
+    pub sentence: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookState {
+    /// The CRM is about to be asked for it.
+    Pending,
+    Subscribed,
+    /// A person sets it up.
+    Manual,
+    /// The CRM was asked, in vain so far.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -137,6 +160,9 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
         running += leases.filter(|lease| lease.until > now).count() as u64;
         let agents = store.head(&id, Stream::Agents).await?.filter(|head| head.ready);
         status.agents = agents.map(|head| head.count);
+        if let Some(known) = subscription::load(store, &id).await? {
+            status.webhook = Some(webhook(&known, now));
+        }
         accounts.push(status);
     }
     Ok(Status {
@@ -264,7 +290,32 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         contacts,
         fresh_seconds: fresh.map(|fresh| now.since(fresh).as_secs()),
         agents: None,
+        webhook: None,
     }
+}
+
+/// The CRM's webhook in a few words.
+fn webhook(known: &Subscription, now: Micros) -> WebhookStatus {
+    let (state, sentence) = match known.standing() {
+        Standing::Pending => (WebhookState::Pending, "webhook not asked for yet".to_owned()),
+        Standing::Subscribed => {
+            let end = known.held.iter().filter_map(|held| held.expires).min();
+            let until = end
+                .map(|end| format!(" for {}", span(end.since(now))))
+                .unwrap_or_default();
+            (WebhookState::Subscribed, format!("webhook subscribed{until}"))
+        }
+        Standing::ByHand(why) => (WebhookState::Manual, format!("webhook by hand: {why}")),
+        Standing::Failing(failure) => {
+            let again = failure.again.filter(|at| *at > now);
+            let next = again.map_or("soon".to_owned(), |at| format!("in {}", span(at.since(now))));
+            (
+                WebhookState::Failed,
+                format!("webhook failed: {}; next try {next}", failure.message),
+            )
+        }
+    };
+    WebhookStatus { state, sentence }
 }
 
 /// What is wrong with the agents: they fail, or are late.
@@ -331,7 +382,11 @@ impl Status {
             let _ = writeln!(out, "no account yet: the first call of Talkdesk registers one");
         }
         for account in &self.accounts {
-            let _ = writeln!(out, "{}  {:<12} {}", account.id, account.integration, account.sentence);
+            let _ = write!(out, "{}  {:<12} {}", account.id, account.integration, account.sentence);
+            let _ = match &account.webhook {
+                Some(webhook) => writeln!(out, "; {}", webhook.sentence),
+                None => writeln!(out),
+            };
         }
         out
     }
@@ -445,6 +500,53 @@ mod tests {
             ),
             "stopped: the CRM refused the credentials 2 min ago; waits for Talkdesk to send working ones; 42 contacts as of \
              3 min ago"
+        );
+    }
+
+    #[test]
+    fn the_webhook_is_told_of_with_its_cause() {
+        let now = Micros::from_secs(1_180);
+        let say = |known: &Subscription| {
+            let told = webhook(known, now);
+            (told.state, told.sentence)
+        };
+        let mut known = Subscription::default();
+        assert_eq!(
+            say(&known),
+            (WebhookState::Pending, "webhook not asked for yet".to_owned())
+        );
+        known.succeeded(Some("http.public_url is not set".to_owned()));
+        assert_eq!(
+            say(&known),
+            (
+                WebhookState::Manual,
+                "webhook by hand: http.public_url is not set".to_owned()
+            )
+        );
+        known.succeeded(None);
+        known.held.push(subscription::Held {
+            topic: String::new(),
+            id: "7".into(),
+            url: "https://bridge.example/demo/webhooks/x".into(),
+            secret: None,
+            created: now,
+            expires: None,
+        });
+        assert_eq!(say(&known), (WebhookState::Subscribed, "webhook subscribed".to_owned()));
+        known.held[0].expires = Some(now.plus(Duration::from_secs(2_460)));
+        assert_eq!(say(&known).1, "webhook subscribed for 41 min");
+        known.failed(
+            contacts::ErrorKind::Rejected,
+            "forbidden".to_owned(),
+            now,
+            &contacts::outcome::RetryPolicy::default(),
+        );
+        assert_eq!(
+            say(&known),
+            (
+                WebhookState::Failed,
+                "webhook failed: forbidden; next try in 5 s".to_owned()
+            )
         );
     }
 

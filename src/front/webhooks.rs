@@ -10,8 +10,8 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use contacts::{AccountId, accounts};
-use crm::{Event, Refused, WebhookRequest};
+use contacts::{AccountId, accounts, subscription};
+use crm::{Event, Hooks, Refused, Verified, WebhookRequest};
 use futures::future;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -91,14 +91,10 @@ pub async fn account(
         .as_deref()
         .and_then(|hook| front.keys.hook_account(hook))
         .ok_or_else(no_webhooks)?;
-    if !integration
-        .connector
-        .webhook()
-        .is_some_and(|hooks| hooks.is_per_account())
-    {
-        return Err(no_webhooks());
-    }
-    let secrets = [SecretString::from(front.keys.hook_secret(&account))];
+    let hooks = integration.connector.webhook().filter(Hooks::is_per_account);
+    let hooks = hooks.ok_or_else(no_webhooks)?;
+    let own = front.keys.hook_secret(&account);
+    let secrets = [hooks.secret(&own), SecretString::from(own)];
     let delivery = Delivery {
         uri: uri.to_string(),
         origin: origin.map(|Extension(origin)| origin),
@@ -139,8 +135,13 @@ impl Front {
             body: &raw,
             hook_id: delivery.query.get("hook_id").map(String::as_str),
         };
-        let events = hooks
-            .verify(&request, secrets, self.clock.now())
+        let mut verified = hooks.verify(&request, secrets, self.clock.now());
+        if let (Err(Refused::BadProof), Some(account)) = (&verified, &account)
+            && hooks.brings_secret()
+        {
+            verified = self.verify_by_subscription(hooks, &request, account).await?;
+        }
+        let events = verified
             .and_then(|verified| hooks.events(&verified))
             .map_err(|refused| self.refuse(integration, refused))?;
         let accepting = self.accept(integration, events, account);
@@ -155,6 +156,38 @@ impl Front {
                 (status, [(header::CONTENT_TYPE, kind.to_owned())], body.to_owned()).into_response()
             }
         })
+    }
+
+    /// With the secrets that the CRM made when it was asked for its webhook, each with the id of its subscription.
+    async fn verify_by_subscription(
+        &self,
+        hooks: Hooks<'_>,
+        request: &WebhookRequest<'_>,
+        account: &AccountId,
+    ) -> ApiResult<Result<Verified, Refused>> {
+        let known = subscription::load(&*self.store, account)
+            .await
+            .map_err(|error| not_taken(process::chain(&error)))?
+            .unwrap_or_default();
+        for held in &known.held {
+            let secret = match subscription::open(&self.keys, account, held) {
+                Some(Ok(secret)) => secret,
+                Some(Err(error)) => {
+                    tracing::warn!(%account, %error, "the stored secret of a webhook cannot be opened");
+                    continue;
+                }
+                None => continue,
+            };
+            let request = WebhookRequest {
+                hook_id: Some(&held.id),
+                ..*request
+            };
+            let verified = hooks.verify(&request, &[secret], self.clock.now());
+            if !matches!(verified, Err(Refused::BadProof)) {
+                return Ok(verified);
+            }
+        }
+        Ok(Err(Refused::BadProof))
     }
 
     /// Marks and rings for every account that the events name. Only then are the events remembered as seen, so that a

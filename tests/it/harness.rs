@@ -176,23 +176,26 @@ impl Bridge {
     }
 
     pub async fn set_up(setup: Setup<'_>, crm: &Crm) -> Bridge {
+        let place = setup.beside.map(|other| (other.data.clone(), other.namespace.clone()));
+        Bridge::set_up_in(place, setup, crm).await
+    }
+
+    /// `place`: the folder and namespace that are there already.
+    async fn set_up_in(place: Option<(Arc<tempfile::TempDir>, String)>, setup: Setup<'_>, crm: &Crm) -> Bridge {
         process::tls::install_provider();
         if let Ok(level) = std::env::var("SNAPBRIDGE_TEST_LOG") {
             // A second bridge of one test finds the first one's subscriber.
             let _ = process::telemetry::init_logs(LogFormat::Text, &level);
         }
-        let data = match setup.beside {
-            Some(other) => other.data.clone(),
-            None => Arc::new(tempfile::tempdir().expect("a temporary folder")),
-        };
-        let namespace = setup.beside.map_or_else(
-            || format!("it{:010x}", rand::random::<u64>() >> 24),
-            |other| other.namespace.clone(),
-        );
+        let is_new = place.is_none();
+        let (data, namespace) = place.unwrap_or_else(|| {
+            let data = tempfile::tempdir().expect("a temporary folder");
+            (Arc::new(data), format!("it{:010x}", rand::random::<u64>() >> 24))
+        });
         let text = settings_text(setup.backend, &crm.url, data.path(), &namespace, setup.more);
         let settings = load(&text);
         let defaults = Defaults::Embedded(data.path().to_owned());
-        if setup.backend == Backend::Distributed && setup.beside.is_none() {
+        if setup.backend == Backend::Distributed && is_new {
             let url = defaults.store(&settings).expect("a store URL");
             store::migrate(&url, &namespace, false)
                 .await
@@ -328,11 +331,31 @@ impl Bridge {
 
     /// Stops and waits.
     pub async fn stop(mut self) {
+        self.halt().await;
+        self.clean_up().await;
+    }
+
+    /// Stops, and begins anew where it stopped, with other settings.
+    pub async fn restart(mut self, crm: &Crm, more: &str) -> Bridge {
+        self.halt().await;
+        let place = (self.data.clone(), self.namespace.clone());
+        let backend = self.backend;
+        // With it goes the last hold on an embedded store.
+        drop(self);
+        let setup = Setup {
+            backend,
+            role: Role::Both,
+            more,
+            beside: None,
+        };
+        Bridge::set_up_in(Some(place), setup, crm).await
+    }
+
+    async fn halt(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
             running.await.expect("no panic").expect("a clean end");
         }
-        self.clean_up().await;
     }
 
     async fn clean_up(&self) {

@@ -1,5 +1,6 @@
 //! The whole system: front, worker, both backends, a fake CRM, and the player in Talkdesk's place. One binary.
 
+mod door;
 mod harness;
 
 mod accounts;
@@ -27,5 +28,6 @@ mod paperwork;
 mod processes;
 mod secrets;
 mod stalled;
+mod subscriptions;
 mod sync;
 mod webhooks;

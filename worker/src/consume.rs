@@ -41,6 +41,7 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
     };
     let mut consumer = deps.queue.consume(&Lane::ALL, deps.policy.slots).await?;
     let sweeping = tokio::spawn(crate::sweep::run(deps.clone(), stop.clone()));
+    let subscribing = tokio::spawn(crate::subscriptions::run(deps.clone(), stop.clone()));
     let slices = TaskTracker::new();
     let halt = Halt {
         stop: stop.clone(),
@@ -83,6 +84,7 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> QueueResult<()> {
     }
     sweeping.abort();
     holding.abort();
+    subscribing.abort();
     Ok(())
 }
 
@@ -286,6 +288,9 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
             again,
         }
     });
+    if let (Some(account), Kind::Full, true) = (&account, job.kind, reached.ready) {
+        crate::subscriptions::expect(deps, account).await;
+    }
     crash::point("before_finish");
     let settled = finish(deps, job, account.as_ref(), fence, reached, &outcome, failure).await;
     match settled {
@@ -483,7 +488,7 @@ fn name(outcome: &Outcome) -> &'static str {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

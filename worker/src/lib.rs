@@ -12,9 +12,10 @@ pub mod held;
 mod lease;
 pub mod progress;
 mod slice;
+pub mod subscriptions;
 pub mod sweep;
 
 pub use consume::run;
 pub use deps::{Deps, Plan, Policy};
 pub use requests::Requests;
-pub use source::{CrmSource, Source, Sources, Traits};
+pub use source::{CrmSource, Source, Sources, Subscribing, Traits};

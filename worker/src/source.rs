@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contacts::Micros;
 use contacts::accounts::Account;
-use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, Delta, IdsPage, Many, Page, Window};
+use contacts::subscription::Wanted;
+use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, Delta, Hook, IdsPage, Many, Page, Window};
 use serde_json::Value;
 
 /// One account's CRM.
@@ -37,6 +38,11 @@ pub trait Source: Send + Sync {
 
     /// The slice is over: slots that were taken ahead go back.
     async fn rest(&self);
+
+    /// Who can ask the CRM for its webhook.
+    fn subscriber(&self) -> Option<&Client> {
+        None
+    }
 }
 
 /// Hands out the source of an account.
@@ -47,6 +53,21 @@ pub trait Sources: Send + Sync {
 
     /// How often an account of this integration is refreshed. `None`: it is not configured any more.
     fn pace(&self, integration: &str) -> Option<Pace>;
+
+    /// What is wanted of an account's webhook. `None`: it cannot have one of its own.
+    fn subscribing(&self, _account: &Account) -> Option<Subscribing> {
+        None
+    }
+}
+
+/// What is wanted of an account's webhook.
+#[derive(Clone, Debug)]
+pub struct Subscribing {
+    /// `None`: nothing is asked for, and what was is ended.
+    pub wanted: Option<Wanted>,
+    /// Why a person sets the webhook up.
+    pub by_hand: Option<String>,
+    pub hook: Hook,
 }
 
 /// How often an account is refreshed.
@@ -151,5 +172,10 @@ impl Source for CrmSource {
 
     async fn rest(&self) {
         self.client.rest().await;
+    }
+
+    fn subscriber(&self) -> Option<&Client> {
+        let hooks = self.client.connector().webhook()?;
+        hooks.can_subscribe().then_some(&self.client)
     }
 }

@@ -184,6 +184,13 @@ impl Keys {
         hex(&mac(&self.hooks, &["secret", account.as_str()]))
     }
 
+    /// Fifteen digits that name an account's webhook where the CRM lets the subscriber choose an id, and takes a number.
+    pub fn hook_number(&self, account: &AccountId) -> u64 {
+        const LEAST: u64 = 100_000_000_000_000;
+        let digest = mac(&self.hooks, &["number", account.as_str()]);
+        LEAST + u64::from_be_bytes(std::array::from_fn(|i| digest[i])) % (9 * LEAST)
+    }
+
     /// Eight hex digits that stand for a value in logs.
     pub fn log_id(&self, value: &str) -> String {
         hex(&mac(&self.logs, &[value])[..4])

@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod minted;
 pub mod outcome;
 pub mod runs;
+pub mod subscription;
 pub mod work;
 
 pub mod ports;

@@ -85,10 +85,12 @@ pub enum DocKind {
     Audit,
     /// [`crate::holds::Holds`], one document.
     Holds,
+    /// [`crate::subscription::Subscription`], by account id.
+    Subscription,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 8] = [
+    pub const ALL: [DocKind; 9] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
@@ -97,6 +99,7 @@ impl DocKind {
         DocKind::Runs,
         DocKind::Audit,
         DocKind::Holds,
+        DocKind::Subscription,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -109,6 +112,7 @@ impl DocKind {
             DocKind::Runs => "runs",
             DocKind::Audit => "audit",
             DocKind::Holds => "holds",
+            DocKind::Subscription => "subscription",
         }
     }
 }

@@ -31,8 +31,8 @@ mod map;
 mod webhook;
 
 pub use client::{
-    AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, IdsPage, Interaction, Interactions,
-    Many, Page, Person, Sent, Watch, Window,
+    AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, Hook, IdsPage, Interaction,
+    Interactions, Many, Page, Person, Sent, Subscribed, Watch, Window,
 };
 pub use connector::{Connector, Deletions, Delta};
 pub use error::{CrmError, CrmResult, Fate, Reached};

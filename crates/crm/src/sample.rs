@@ -13,8 +13,8 @@ use crate::client::token::{session_of, token_url};
 use crate::expr::{Expr, Template, scope, value_of};
 use crate::load::Reader;
 use crate::spec::{
-    AtCap, AuthSpec, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource, Since,
-    Spec, Verdict, Wire,
+    AtCap, AuthSpec, Calls, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource,
+    Since, Spec, Verdict, Wire,
 };
 
 pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
@@ -165,6 +165,7 @@ impl Checker<'_> {
         if let Some(agents) = &spec.agents {
             self.paged(&agents.request, &agents.page, None);
         }
+        self.calls().into_iter().for_each(|calls| self.subscription(calls));
         for interaction in &spec.interactions {
             let reply = self.reply(200);
             let mut names = vec![("contact", value_of(&BTreeMap::from([("id", "1"), ("name", "Ada")])))];
@@ -198,12 +199,45 @@ impl Checker<'_> {
         }
     }
 
+    fn subscription(&self, calls: &Calls) {
+        let hook = |id: Value| {
+            let until = scope(time_value(Some((&calls.until_as, &TimeZone::UTC)), SAMPLE_TIME));
+            scope([
+                ("url", Value::from("https://sample.example/crm/webhooks/sample")),
+                ("secret", Value::from("sample")),
+                ("number", Value::from(1)),
+                ("topic", Value::from("sample")),
+                ("id", id),
+                ("until", until),
+            ])
+        };
+        self.paged_with(
+            &calls.list.request,
+            &calls.list.page,
+            None,
+            &[("hook", hook(Value::UNDEFINED))],
+        );
+        self.request(&calls.create, &[("hook", hook(Value::UNDEFINED))], true);
+        let named = calls.renew.iter().chain([&calls.delete]);
+        for request in named.chain(calls.reveal.iter().map(|reveal| &reveal.request)) {
+            self.request(request, &[("hook", hook(Value::from("1")))], true);
+        }
+    }
+
     fn pass(&self, pass: &Pass) {
         self.paged(&pass.request, &pass.page, pass.since.as_ref());
     }
 
-    /// The first page and one in the middle.
+    fn calls(&self) -> Option<&Calls> {
+        self.spec.webhook.as_ref()?.subscribe.as_ref()?.calls.as_ref()
+    }
+
     fn paged(&self, request: &Request, paging: &Paging, since: Option<&Since>) {
+        self.paged_with(request, paging, since, &[]);
+    }
+
+    /// The first page and one in the middle.
+    fn paged_with(&self, request: &Request, paging: &Paging, since: Option<&Since>, more: &[(&str, Value)]) {
         let wire = since.map_or(&Wire::Iso, |since| &since.wire);
         let time = || scope(time_value(Some((wire, &TimeZone::UTC)), SAMPLE_TIME));
         let delta = || scope([("token", Value::from("https://sample.example/delta"))]);
@@ -221,12 +255,13 @@ impl Checker<'_> {
                 ("number", Value::from(1)),
                 ("offset", Value::from(0)),
             ]);
-            let names = [
+            let mut names = vec![
                 ("page", page),
                 ("props", value_of(&self.spec.contacts.props)),
                 ("since", since),
                 ("until", time()),
             ];
+            names.extend(more.iter().cloned());
             self.request(request, &names, true);
         }
     }
@@ -310,6 +345,12 @@ impl Checker<'_> {
                     tests.push(token);
                 }
                 tests.extend(pass.cursor.delta().map(|delta| &delta.token));
+            }
+            if let Some(calls) = self.calls() {
+                let capture = &calls.capture;
+                tests.extend(capture.secret.iter().chain(&capture.expires));
+                tests.extend([&capture.id, &calls.list.items]);
+                tests.extend(calls.reveal.iter().map(|reveal| &reveal.secret));
             }
             for action in &spec.actions {
                 let result = &action.result;
@@ -414,6 +455,18 @@ impl Checker<'_> {
 
     fn webhook(&self) {
         let Some(webhook) = &self.spec.webhook else { return };
+        if let Some(calls) = self.calls() {
+            let row = scope([
+                ("item", value_of(&BTreeMap::<&str, &str>::new())),
+                ("conn", self.conn.clone()),
+            ]);
+            let list = &calls.list;
+            let exprs = [&list.id, &list.url]
+                .into_iter()
+                .chain(&list.topic)
+                .chain(&list.expires);
+            exprs.for_each(|expr| self.eval(expr, &row));
+        }
         let empty = || value_of(&BTreeMap::<&str, &str>::new());
         let names = scope([("body", empty()), ("ev", empty())]);
         let events = &webhook.events;

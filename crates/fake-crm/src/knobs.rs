@@ -84,6 +84,8 @@ pub struct Knobs {
     pub shown_percent: u8,
     /// Users see their own contacts only ([`crate::owner`]), those whose token tells who they are.
     pub own_contacts: bool,
+    /// Operations that the account's user may not do: 403.
+    pub forbidden_ops: Vec<Op>,
     /// Which operations `burst_429`, `fail_5xx`, `html_200`, `refuse_writes`, `cut`, `truncate`, `huge_body`, `slow_ms`, `drip_ms` and
     /// `frozen` concern. Empty: all.
     pub fault_ops: Vec<Op>,
@@ -129,6 +131,7 @@ impl Default for Knobs {
             revoke_after: None,
             shown_percent: 100,
             own_contacts: false,
+            forbidden_ops: Vec::new(),
             fault_ops: Vec::new(),
         }
     }

@@ -22,7 +22,7 @@ mod webhooks;
 mod wire;
 mod writes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,6 +212,18 @@ impl FakeCrm {
     #[track_caller]
     pub fn users(&self, account: &str) -> Vec<User> {
         self.known(account).lock().users().collect()
+    }
+
+    /// The webhooks that are subscribed to, by the vendor's ids; the operator's own is `1`.
+    ///
+    /// # Panics
+    /// When there is no such account.
+    #[track_caller]
+    pub fn hooks(&self, account: &str) -> BTreeMap<String, Webhook> {
+        let account = self.known(account);
+        let state = account.lock();
+        let hooks = state.outbox.subscriptions.iter();
+        hooks.map(|(id, known)| (id.clone(), known.webhook.clone())).collect()
     }
 
     /// The tickets that were made through the API, in their order.

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::FakeCrm;
 use crate::account::{Account, State};
-use crate::api::{Op, invalid};
+use crate::api::{ApiError, Op, invalid};
 use crate::control::{Control, ControlReply, Refusal, RefusalCode};
 use crate::knobs::Knobs;
 use crate::limits::Charge;
@@ -164,6 +164,10 @@ fn admitted(state: &mut State, vendor: &dyn Vendor, op: Option<Op>, request: &Re
     }
     if faulty && op.is_write() && take(&mut state.knobs.refuse_writes) {
         let error = invalid("a rule of this account forbids it");
+        return vendor.refuse(state, request, &Refused::Failed(&error));
+    }
+    if state.knobs.forbidden_ops.contains(&op) {
+        let error = ApiError::new(403, "forbidden", format!("{} is not allowed", op.name()));
         return vendor.refuse(state, request, &Refused::Failed(&error));
     }
     match vendor.answer(state, op, request) {

@@ -15,7 +15,7 @@ pub struct Case {
     pub auth: &'static [(&'static str, &'static str)],
     /// What the operator fixes.
     pub connection: &'static [(&'static str, &'static str)],
-    /// How the vendor's webhook comes, where the bridge's own secret is enough for it.
+    /// How the vendor's webhook comes in the scene of pushed edits.
     pub hook: Hook,
     /// Actions of the connector that the fake does not play.
     pub not_played: &'static [&'static str],
@@ -26,8 +26,8 @@ pub struct Case {
 /// How the secret reaches the vendor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// The vendor chooses the secret, or people choose the body: not in this scene.
-    None,
+    /// The bridge asks for it, and the vendor makes the secret.
+    Asked,
     /// One URL for all accounts, and the app's secret.
     App,
     /// The account's URL and its secret, which signs.
@@ -45,7 +45,7 @@ const CASE: Case = Case {
     profile: Profile::House,
     auth: &[],
     connection: &[],
-    hook: Hook::None,
+    hook: Hook::Asked,
     not_played: &[],
     interactions: true,
 };
@@ -225,13 +225,13 @@ impl Case {
         text
     }
 
-    /// The vendor's subscription to this bridge.
+    /// The vendor's subscription to this bridge, where a person makes it.
     pub async fn webhook(&self, bridge: &Bridge) -> Option<Webhook> {
         let account = bridge.account().await;
         let secret = bridge.keys.hook_secret(&account);
         let own = format!("{}/crm/webhooks/{}", bridge.url, bridge.keys.hook_id(&account));
         Some(match self.hook {
-            Hook::None => return None,
+            Hook::Asked => return None,
             Hook::App => Webhook::new(format!("{}/crm/webhooks", bridge.url), APP_SECRET),
             Hook::Secret => Webhook::new(own, secret),
             Hook::Basic => Webhook::new(own, format!("snapbridge:{secret}")),

@@ -336,9 +336,20 @@ impl Client {
     }
 
     pub(super) async fn list(&self, listing: &Listing<'_>, cursor: Option<&Json>) -> CrmResult<Listed> {
+        self.list_with(listing, &[], cursor).await
+    }
+
+    /// The same with further names in reach of the request.
+    pub(super) async fn list_with(
+        &self,
+        listing: &Listing<'_>,
+        more: &[(&str, Value)],
+        cursor: Option<&Json>,
+    ) -> CrmResult<Listed> {
         let first = cursor.is_none();
         let cursor = Cursor::read(cursor)?;
         let mut names = vec![("page", cursor.value(listing.page))];
+        names.extend(more.iter().cloned());
         names.extend(self.begin_values(listing.from));
         let mut url = cursor.url()?;
         if let (true, true, Some(token)) = (first, listing.from.is_url, listing.from.token) {

@@ -10,6 +10,7 @@ mod lookups;
 mod parts;
 pub(crate) mod prepare;
 mod session;
+mod subscriptions;
 pub(crate) mod token;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ pub use agents::AgentsPage;
 pub use check::Checked;
 pub use interactions::{Interaction, Interactions, Person};
 pub use listing::{Deleted, DeletedPage, IdsPage, Many, Page, Window};
+pub use subscriptions::{Hook, Subscribed};
 
 /// What a client needs to know of its account. Holds secrets; debug output shows none.
 #[derive(Clone, Default)]

@@ -11,6 +11,7 @@ mod pacing;
 mod paging;
 mod replies;
 mod request;
+mod subscribe;
 mod times;
 mod webhook;
 
@@ -33,11 +34,12 @@ pub use pacing::{LimitKind, LimitScope, LimitSpec, Maximum, Remaining, Reset, Si
 pub use paging::{AtCap, Paging, PagingKind, Stop};
 pub use replies::{Replies, Rule, Verdict};
 pub use request::{Body, Request};
+pub use subscribe::{Calls, Capture, Reveal, Subscribe, SubscriptionList};
 pub(crate) use times::zone;
 pub use times::{Since, Wire};
 pub use webhook::{
-    Challenge, Decode, Encoding, Events, HashKind, HookScope, Part, Subscribe, Timestamp, TimestampUnit, Verify,
-    VerifyKind, Webhook, Where, Wrap,
+    Challenge, Decode, Encoding, Events, HashKind, HookScope, Part, Timestamp, TimestampUnit, Verify, VerifyKind,
+    Webhook, Where, Wrap,
 };
 
 /// Names of the operations, as `only`, `except` and `cost` of a limit use them.
@@ -53,6 +55,7 @@ pub const OPERATIONS: &[&str] = &[
     "agents",
     "interactions",
     "actions",
+    "webhook",
 ];
 
 /// A whole connector file.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{Request, Vocabulary};
+use super::{Subscribe, Vocabulary};
 use crate::expr::{Attributes, Expr, Names, Template};
 use crate::load::Table;
 
@@ -142,19 +142,6 @@ pub struct Events {
     pub dedupe: Option<Expr>,
 }
 
-/// `[webhook.subscribe]`
-#[derive(Debug)]
-pub struct Subscribe {
-    /// Steps for a person.
-    pub manual: Vec<String>,
-    pub create: Option<Request>,
-    pub list: Option<Request>,
-    pub delete: Option<Request>,
-    pub renew_before: Option<Duration>,
-    /// Where the reply to `create` holds the secret.
-    pub capture: Option<Expr>,
-}
-
 impl Webhook {
     pub(super) fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<Webhook> {
         let scope = table.need_choice(
@@ -180,6 +167,15 @@ impl Webhook {
         let subscribe = table
             .table("subscribe")
             .map(|subscribe| Subscribe::read(subscribe, vocabulary));
+        let own_url = matches!(scope, Some(HookScope::Connection | HookScope::Both));
+        if scope.is_some() && !own_url && subscribe.as_ref().is_some_and(|subscribe| subscribe.calls.is_some()) {
+            let hint = "it is asked for with an account's credentials: scope = \"connection\" or \"both\"";
+            table.problem(
+                "scope",
+                "a webhook of one URL for all accounts is not asked for by an account",
+                Some(hint),
+            );
+        }
         table.finish();
         Some(Webhook {
             answer_within,
@@ -441,34 +437,5 @@ impl Events {
             at,
             dedupe,
         })
-    }
-}
-
-impl Subscribe {
-    fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Subscribe {
-        let names = vocabulary
-            .call()
-            .with("hook", Attributes::only(["id", "url", "secret"]));
-        let request = |key: &'static str| {
-            if table.has(key) {
-                table.not_run_yet(key, &format!("`webhook.subscribe.{key}`"));
-            }
-            table.table(key).and_then(|request| Request::read(request, &names))
-        };
-        let subscribe = Subscribe {
-            manual: table
-                .texts("manual")
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(step, _)| step)
-                .collect(),
-            create: request("create"),
-            list: request("list"),
-            delete: request("delete"),
-            renew_before: table.duration("renew_before"),
-            capture: table.expr("capture", &vocabulary.reply()),
-        };
-        table.finish();
-        subscribe
     }
 }

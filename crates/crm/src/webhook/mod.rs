@@ -6,11 +6,13 @@ mod verify;
 use std::collections::BTreeMap;
 
 use contacts::Micros;
+use contacts::subscription::{SecretOf, Wanted};
 use http::HeaderMap;
+use secrecy::SecretString;
 use serde_json::Value as Json;
 
 use crate::expr::{Expr, ExprError, scope, to_text, value_of};
-use crate::spec::{HookScope, Verify, Webhook};
+use crate::spec::{Calls, HookScope, Verify, Webhook};
 
 pub(crate) use verify::verify;
 
@@ -95,11 +97,49 @@ impl Hooks<'_> {
         self.spec.subscribe.as_ref().map_or(&[], |subscribe| &subscribe.manual)
     }
 
+    /// Whether the CRM's API makes a webhook for whoever has an account's credentials.
+    pub fn can_subscribe(&self) -> bool {
+        self.calls().is_some()
+    }
+
+    /// What to ask the CRM for, so that it delivers to `url`; `None`: a person has to.
+    pub fn wanted(&self, url: String) -> Option<Wanted> {
+        let calls = self.calls()?;
+        Some(Wanted {
+            url,
+            topics: calls.topics.clone(),
+            secret: calls.secret(),
+            renew_before: calls.renew_before,
+        })
+    }
+
+    /// Whether the CRM makes the secret of a webhook that it is asked for.
+    pub fn brings_secret(&self) -> bool {
+        self.calls().is_some_and(|calls| calls.secret() != SecretOf::Bridge)
+    }
+
+    /// The bridge's own secret as the CRM takes it: some take none as long.
+    pub fn secret(&self, own: &str) -> SecretString {
+        let length = self
+            .spec
+            .subscribe
+            .as_ref()
+            .and_then(|subscribe| subscribe.secret_length);
+        own.chars()
+            .take(length.unwrap_or(usize::MAX))
+            .collect::<String>()
+            .into()
+    }
+
+    fn calls(&self) -> Option<&Calls> {
+        self.spec.subscribe.as_ref()?.calls.as_ref()
+    }
+
     /// Verifies a delivery against any of `secrets` (two are valid during a rotation) and reads its body.
     pub fn verify(
         &self,
         request: &WebhookRequest<'_>,
-        secrets: &[secrecy::SecretString],
+        secrets: &[SecretString],
         now: Micros,
     ) -> Result<Verified, Refused> {
         verify(&self.spec.verify, request, secrets, now)?;
@@ -179,7 +219,7 @@ fn event(spec: &Webhook, scope: &minijinja::Value) -> Result<Event, ExprError> {
 
 /// A time as webhooks write it: RFC 3339, or a number of seconds or milliseconds, told apart by its size (a number below
 /// 1e11 would be before 1973 as milliseconds).
-fn any_time(text: &str) -> Option<Micros> {
+pub(crate) fn any_time(text: &str) -> Option<Micros> {
     match text.parse::<u64>() {
         Ok(number) if number < 100_000_000_000 => Some(Micros::from_secs(number)),
         Ok(number) if number < 253_402_300_800_000 => Some(Micros::from_millis(number)),

@@ -16,6 +16,7 @@ use crm::{
     AllowHosts, Client, ClientSettings, Connector, CrmError, Deed, Http, Pacer, Page, Person, WebhookRequest, Window,
 };
 use parking_lot::Mutex;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,10 +25,10 @@ use crate::support::{client_over, listed, serve};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook` or `challenge`;
-    /// listings are walked to their end.
+    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook`, `challenge`,
+    /// `subscriptions`, `subscribe`, `renew`, `reveal` or `unsubscribe`; listings are walked to their end.
     call: String,
-    /// The type of interactions, or the name of the action.
+    /// The type of interactions, the name of the action, or the topic of a subscription.
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -296,8 +297,36 @@ async fn result_of(client: &Client, fixture: &Fixture, origin: &str) -> Value {
         }
         "act" => act(client, fixture).await,
         "webhook" | "challenge" => delivered(client.connector(), fixture),
+        "subscriptions" | "subscribe" | "renew" | "reveal" | "unsubscribe" => shown(subscription(client, fixture).await),
         _ => shown(walk(client, fixture, origin).await.map(Value::from)),
     }
+}
+
+/// One call about the subscription to `HOOK_URL`, the first of `ids` where it is known.
+async fn subscription(client: &Client, fixture: &Fixture) -> Result<Value, CrmError> {
+    let own = "0123456789abcdef".repeat(4);
+    let hook = crm::Hook {
+        url: HOOK_URL.to_owned(),
+        secret: client.connector().webhook().expect("a webhook").secret(&own),
+        number: 123_456_789_012_345,
+    };
+    let id = fixture.ids.first().map(String::as_str).unwrap_or_default();
+    let told = |made: crm::Subscribed| {
+        let secret = made.secret.as_ref().map(|secret| secret.expose_secret());
+        json!({ "id": made.id, "secret": secret, "expires": made.expires.map(|at| at.to_string()) })
+    };
+    Ok(match fixture.call.as_str() {
+        "subscriptions" => {
+            let listed = client.subscriptions(&hook).await?;
+            let rows = listed.iter();
+            rows.map(|row| json!([row.id, row.url, row.topic, row.expires.map(|at| at.to_string())]))
+                .collect()
+        }
+        "subscribe" => told(client.subscribe(&hook, &fixture.name).await?),
+        "renew" => told(client.renew_subscription(&hook, &fixture.name, id).await?),
+        "reveal" => json!(client.subscription_secret(&hook, id).await?.expose_secret()),
+        _ => json!(client.unsubscribe(&hook, id).await?),
+    })
 }
 
 async fn act(client: &Client, fixture: &Fixture) -> Value {
@@ -579,6 +608,7 @@ fn concerns(place: &str, fixture: &Fixture) -> bool {
         "interactions" => call == "interactions" && place.contains(&format!("[{}]", fixture.name)),
         "actions" => call == "act" && place.contains(&format!("[{}]", fixture.name)),
         "webhook" => call == "webhook",
+        "subscribe" => matches!(call, "subscriptions" | "subscribe" | "renew" | "reveal"),
         _ => call == "check",
     }
 }
@@ -626,6 +656,19 @@ fn broken_in_turn(source: &str) -> Vec<(String, String)> {
                 Step::Key(key),
             ];
             breaks(format!("contacts.lookups.{key}"), &keys);
+        }
+    }
+    if let Some(subscribe) = whole.get("webhook").and_then(|webhook| webhook.get("subscribe")) {
+        for part in ["list", "capture", "reveal"] {
+            for key in expressions(subscribe.get(part)) {
+                let keys = [
+                    Step::Key("webhook"),
+                    Step::Key("subscribe"),
+                    Step::Key(part),
+                    Step::Key(&key),
+                ];
+                breaks(format!("subscribe.{part}.{key}"), &keys);
+            }
         }
     }
     for key in ["org", "principal"] {

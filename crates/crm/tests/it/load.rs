@@ -62,9 +62,8 @@ fn an_empty_file_says_what_is_needed() {
 fn what_is_not_run_yet_is_refused_by_name() {
     let each = [(
         "[contacts.map]\n",
-        "[webhook]\nscope = \"connection\"\n[webhook.verify]\nkind = \"basic\"\n[webhook.events]\neach = \"[body]\"\n\
-         ids = \"body.ids\"\n[webhook.subscribe]\ncreate = { path = \"/hooks\", method = \"POST\" }\n[contacts.map]\n",
-        "`webhook.subscribe.create`",
+        "[[limits]]\nname = \"each\"\nkind = \"window\"\nwindow = \"1s\"\nmax = 1\nscope = \"user\"\n[contacts.map]\n",
+        "a limit scope other than `account`",
     )];
     for (from, to, what) in each {
         let text = problems(&small_with(&[(from, to)]));

@@ -3,8 +3,8 @@
 //! From Twenty's API and webhook documents and its source (`parameters.utils.ts`, `call-webhook.job.ts`), 2026: pages of 60
 //! at most, conditions as `field[operator]:value`, records that are deleted softly, webhooks that are sent once and dropped
 //! when there are too many (`drop_every`). Where document and source differ on a webhook's body, this is the source's.
-//! **Recalled**: paths of subscriptions (`rest/metadata/webhooks`); 400 for a page that is too large; notes and tasks that
-//! are tied to a person by a target of their own.
+//! Subscriptions (`rest/metadata/webhooks`) are bare rows, as `webhook.controller.ts` answers them.
+//! **Recalled**: 400 for a page that is too large; notes and tasks that are tied to a person by a target of their own.
 
 mod reading;
 mod writing;
@@ -202,7 +202,7 @@ fn hooks(state: &State) -> Reply {
         .iter()
         .map(|(id, known)| hook(id, known))
         .collect();
-    Reply::ok(&json!({"data": {"webhooks": hooks}}))
+    Reply::ok(&json!(hooks))
 }
 
 fn subscribe(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
@@ -238,14 +238,14 @@ fn subscribe(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
     };
     let id = state.add_hook(|number| uuid("20207777", number), subscription);
     let made = hook(&id, &state.outbox.subscriptions[&id]);
-    Ok(Reply::created(&json!({"data": {"createWebhook": made}})))
+    Ok(Reply::created(&made))
 }
 
 fn unsubscribe(state: &mut State, request: &Request) -> Result<Reply, ApiError> {
     let (_, path) = request.target();
     let id = path.last().copied().unwrap_or_default().to_owned();
     if state.outbox.unsubscribe(&id) {
-        Ok(Reply::ok(&json!({"data": {"deleteWebhook": {"id": id}}})))
+        Ok(Reply::ok(&json!(true)))
     } else {
         Err(no_contact())
     }

@@ -21,7 +21,8 @@ pub use leaf::{ByteSize, SecretMap, TextMap};
 pub use problem::{Place, Problem};
 pub use sections::{
     Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration, IntegrationKind,
-    Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Webhook, Worker,
+    Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Subscribe, Webhook,
+    Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 

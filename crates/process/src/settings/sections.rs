@@ -358,6 +358,16 @@ words! {
     }
 }
 
+words! {
+    /// Whether CRMs are asked for their webhooks.
+    Subscribe {
+        /// Wherever the connector can, and the world reaches the bridge by HTTPS.
+        Auto = "auto",
+        /// Never; a person sets them up.
+        Off = "off",
+    }
+}
+
 section! {
     /// One integration, `[integrations.NAME]`; the name, `[a-z0-9_-]{1,64}`, stands in its URLs.
     Integration {
@@ -393,6 +403,10 @@ section! {
         lag: Option<Duration> = "" in "0s"..="1day";
         /// Time by which a poll reaches back behind its cursor, instead of the connector's.
         overlap: Option<Duration> = "" in "0s"..="7days";
+        /// Whether the CRM is asked for its webhook: `auto` (where the connector can and `http.public_url` is https) or `off`
+        /// (what was asked for is ended). The default asks, as a `public_url` is there to be reached, a webhook is why edits
+        /// arrive at once, and a CRM that refuses costs no more than a few calls.
+        subscribe: Subscribe = "auto";
         /// Status of a successful auth_validation: 200, or 204 as older Talkdesk accounts want it.
         auth_success_status: u16 = "200";
         /// Fields an auth_validation returns for Talkdesk to keep.

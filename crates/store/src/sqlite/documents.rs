@@ -19,7 +19,8 @@ fn file_of(kind: DocKind) -> File {
         | DocKind::DeadLetter
         | DocKind::Runs
         | DocKind::Audit
-        | DocKind::Holds => File::Store,
+        | DocKind::Holds
+        | DocKind::Subscription => File::Store,
     }
 }
 
