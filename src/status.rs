@@ -295,7 +295,7 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
 }
 
 /// The CRM's webhook in a few words.
-fn webhook(known: &Subscription, now: Micros) -> WebhookStatus {
+pub fn webhook(known: &Subscription, now: Micros) -> WebhookStatus {
     let (state, sentence) = match known.standing() {
         Standing::Pending => (WebhookState::Pending, "webhook not asked for yet".to_owned()),
         Standing::Subscribed => {

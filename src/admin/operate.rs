@@ -4,9 +4,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contacts::accounts::Account;
 use contacts::dead::DeadLetter;
 use contacts::holds::{self, Scope};
-use contacts::work::{self, WorkTimes};
+use contacts::work;
 use contacts::{AccountId, Clock, JobId, Kind, Lane, Store, StoreError, Stream, accounts, audit, dead};
 use serde::{Deserialize, Serialize};
 use worker::Requests;
@@ -155,8 +156,8 @@ pub struct Operate {
     pub store: Arc<dyn Store>,
     pub requests: Arc<Requests>,
     pub clock: Arc<dyn Clock>,
-    pub times: WorkTimes,
-    pub dirty_limit: usize,
+    /// What a worker of this process has; for the CRM calls that end an account's webhook.
+    pub worker: worker::Deps,
     /// Audit entries kept.
     pub audit: usize,
     pub forget_wait: Duration,
@@ -168,7 +169,7 @@ impl Operate {
         allow(who, action.needs())?;
         let no_account = || Refusal::NotFound(format!("there is no account `{id}`"));
         let id: AccountId = id.parse().map_err(|_| no_account())?;
-        accounts::get(&*self.store, &id).await?.ok_or_else(no_account)?;
+        let account = accounts::get(&*self.store, &id).await?.ok_or_else(no_account)?;
         let said = match action {
             Action::Pause => match self.requests.pause(&id, &who.name).await? {
                 true => "Paused: no CRM call is made until it is resumed; its snapshot goes on being served",
@@ -182,7 +183,11 @@ impl Operate {
             Action::Full => self.ring(&id, Kind::Full, Lane::Refresh).await?,
             Action::Reconcile => self.ring(&id, Kind::Full, Lane::Reconcile).await?,
             Action::Agents => self.ring(&id, Kind::Agents, Lane::Refresh).await?,
-            Action::Forget => self.forget(who, &id).await?,
+            Action::Forget => {
+                let said = self.forget(who, &account).await?;
+                self.note(who, action.as_str(), id.as_str(), &said).await?;
+                return Ok(said);
+            }
         };
         self.note(who, action.as_str(), id.as_str(), said).await?;
         Ok(said.to_owned())
@@ -198,7 +203,8 @@ impl Operate {
     }
 
     /// Everything that is kept of an account. Talkdesk's next call makes a new one.
-    async fn forget(&self, who: &Operator, id: &AccountId) -> Result<&'static str, Refusal> {
+    async fn forget(&self, who: &Operator, account: &Account) -> Result<String, Refusal> {
+        let id = &account.id;
         // A slice that is running writes until its next page.
         self.requests.pause(id, &who.name).await?;
         let began = self.clock.now();
@@ -217,14 +223,21 @@ impl Operate {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        let still = worker::subscriptions::end(&self.worker, account).await?;
         accounts::forget(&*self.store, id).await?;
         for stream in [Stream::Contacts, Stream::Agents] {
             self.store.drop_snapshot(id, stream).await?;
         }
         let dirty = self.store.dirty(id, usize::MAX).await?;
         self.store.clear(id, &dirty).await?;
-        work::forget(&*self.store, id, &self.times).await?;
-        Ok("Forgotten: credentials, snapshots, work and history are gone. Talkdesk's next call would register it anew")
+        work::forget(&*self.store, id, &self.worker.policy.times).await?;
+        let mut said =
+            "Forgotten: credentials, snapshots, work and history are gone. Talkdesk's next call would register it anew"
+                .to_owned();
+        if let Some(why) = still {
+            said = format!("{said}. The CRM still delivers webhooks, to be removed there by hand: {why}");
+        }
+        Ok(said)
     }
 
     /// Pauses (`on`) or resumes a connector or a lane.
@@ -285,7 +298,7 @@ impl Operate {
         if !letter.ids.is_empty() {
             let marked = self
                 .store
-                .mark(account, &letter.ids, self.clock.now(), self.dirty_limit)
+                .mark(account, &letter.ids, self.clock.now(), self.worker.policy.dirty_limit)
                 .await?;
             if marked.overflow {
                 kind = Kind::Changes;

@@ -5,6 +5,7 @@ use contacts::dead::{self, DeadLetter};
 use contacts::holds::{self, Holds};
 use contacts::ledger::Left;
 use contacts::runs::{self, Run};
+use contacts::subscription;
 use contacts::work::{self, Task, Work};
 use contacts::{AccountId, Lane, Micros, StoreError, Stream, accounts};
 use serde::Serialize;
@@ -373,6 +374,9 @@ impl Admin {
         status.agents = agents;
         let holds = holds::load(&*self.store).await?;
         status.mind_holds(&account.connector, &work, &holds, now);
+        status.webhook = subscription::load(&*self.store, &id)
+            .await?
+            .map(|known| status::webhook(&known, now));
         let budgets = match self.integrations.get(&account.integration) {
             Some(integration) => integration.budget_left(&account).await,
             None => Vec::new(),

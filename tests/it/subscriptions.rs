@@ -12,6 +12,7 @@ use crate::connectors::cases::{Case, case};
 use crate::door::Door;
 use crate::harness::*;
 
+const OPS: &str = "admin-4b7c0d1e2f3a4958";
 /// What somebody else has at the CRM.
 const STRANGER: &str = "http://127.0.0.1:9/in";
 
@@ -352,6 +353,31 @@ on_both!(
         let known = known(&again, &account).await;
         assert_eq!(known.standing(), Standing::ByHand("integrations.crm.subscribe is off"));
         again.stop().await;
+    }
+);
+
+on_both!(
+    a_forgotten_account_takes_its_webhook_along_and_no_other,
+    |backend| async move {
+        let scene = Scene::set("espocrm", backend).await;
+        let settings = format!("ops.admin = \"{OPS}\"\n{}", scene.settings());
+        let bridge = scene.bridge(&settings).await;
+        let account = scene.build(&bridge).await;
+        subscribed(&bridge).await;
+        assert_eq!(scene.own(&bridge, &account).len(), 3);
+        let forget = bridge
+            .http
+            .post(format!("{}/api/accounts/{account}/forget", bridge.admin))
+            .bearer_auth(OPS);
+        let answer: Value = forget.send().await.expect("an answer").json().await.expect("JSON");
+        let said = answer["said"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(said.starts_with("Forgotten") && !said.contains("still"), "{said}");
+        assert!(scene.own(&bridge, &account).is_empty());
+        let left = scene.crm.crm.hooks("demo");
+        assert!(left.values().any(|hook| hook.url == STRANGER), "somebody else's stays");
+        let known = subscription::load(&*bridge.store, &account).await.expect("a store");
+        assert_eq!(known, None);
+        bridge.stop().await;
     }
 );
 

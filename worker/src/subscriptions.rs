@@ -71,6 +71,50 @@ pub async fn expect(deps: &Deps, account: &Account) {
     }
 }
 
+/// Ends what the CRM holds for an account that is about to be forgotten, and forgets that. Returns why the CRM still delivers,
+/// if it does.
+pub async fn end(deps: &Deps, account: &Account) -> Result<Option<String>, StoreError> {
+    let now = deps.clock.now();
+    let taken = subscription::update(&*deps.store, &account.id, |known| {
+        known.claim = None;
+        known.due = now;
+        known.begin(&deps.owner, now, deps.policy.times.marker);
+        known.held.clone()
+    })
+    .await?;
+    let ended = match taken.unwrap_or_default().as_slice() {
+        [] => Ok(()),
+        held => end_all(deps, account, held).await,
+    };
+    subscription::forget(&*deps.store, &account.id).await?;
+    match ended {
+        Ok(()) => Ok(None),
+        Err(Trouble::Store(error)) => Err(error),
+        Err(Trouble::Lost) => Ok(Some("a worker is at its webhook".to_owned())),
+        Err(Trouble::Crm(error)) => Ok(Some(crate::consume::chain(&error))),
+    }
+}
+
+async fn end_all(deps: &Deps, account: &Account, held: &[Held]) -> Result<(), Trouble> {
+    let (Some(Subscribing { mut hook, .. }), Some(first)) = (deps.sources.subscribing(account), held.first()) else {
+        return Ok(());
+    };
+    hook.url.clone_from(&first.url);
+    let source = deps.sources.source(account).await?;
+    let Some(client) = source.subscriber() else {
+        return Ok(());
+    };
+    let asking = Asking {
+        deps,
+        account,
+        client,
+        hook,
+    };
+    let asked = asking.all(None, held).await;
+    client.rest().await;
+    asked
+}
+
 /// What a look came to.
 enum Looked {
     /// All is as it should be. `by_hand`: a person's business, and why.

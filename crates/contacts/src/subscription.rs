@@ -338,6 +338,18 @@ pub async fn expect(docs: &(impl Documents + ?Sized), account: &AccountId, now: 
     .await
 }
 
+pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<()> {
+    docs::update(docs, &key(account), |_: Option<Subscription>| {
+        let index = IndexChange {
+            index: SUBSCRIBE.to_owned(),
+            member: account.to_string(),
+            at: None,
+        };
+        (Change::<Subscription>::Delete, vec![index], ())
+    })
+    .await
+}
+
 /// Changes a known subscription as one step, index entry included; `None`: there is none. `change` may run several times.
 pub async fn update<R>(
     docs: &(impl Documents + ?Sized),
