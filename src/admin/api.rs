@@ -29,11 +29,13 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/{*any}", get(nothing).post(nothing))
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Refusal>;
 
 impl Refusal {
     pub(super) fn status(&self) -> (StatusCode, &'static str) {
         match self {
+            Refusal::Closed => (StatusCode::FORBIDDEN, "closed"),
+            Refusal::NotProven(_) => (StatusCode::UNAUTHORIZED, "not_proven"),
             Refusal::NotGranted { .. } => (StatusCode::FORBIDDEN, "not_granted"),
             Refusal::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
@@ -56,46 +58,31 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code) = self.status();
-        refused(status, code, self.told())
+        (status, Json(json!({"code": code, "message": self.told()}))).into_response()
     }
-}
-
-fn refused(status: StatusCode, code: &str, message: impl Into<String>) -> Response {
-    (status, Json(json!({"code": code, "message": message.into()}))).into_response()
 }
 
 fn shown(value: impl Serialize) -> Answer {
     Ok(Json(value).into_response())
 }
 
-fn failed(refusal: impl Into<Refusal>) -> Response {
-    refusal.into().into_response()
-}
-
 impl Admin {
-    fn admit(&self, headers: &HeaderMap) -> Result<Operator, Response> {
+    fn admit(&self, headers: &HeaderMap) -> Result<Operator, Refusal> {
         if self.access.is_closed() {
-            let message = "no token may open the operators' API; set ops.read, ops.operate or ops.admin \
-                           (`snapbridge keys hash --new`)";
-            return Err(refused(StatusCode::FORBIDDEN, "closed", message));
+            return Err(Refusal::Closed);
         }
         self.access.by_token(headers).ok_or_else(|| {
-            let message = match headers.contains_key(header::AUTHORIZATION) {
+            Refusal::NotProven(match headers.contains_key(header::AUTHORIZATION) {
                 true => "this token is none of the settings' [ops]",
                 false => "send a token of the settings' [ops] as `Authorization: Bearer …`",
-            };
-            refused(StatusCode::UNAUTHORIZED, "not_proven", message)
+            })
         })
     }
 }
 
 async fn nothing(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    Err(refused(
-        StatusCode::NOT_FOUND,
-        "not_found",
-        "there is nothing at this path",
-    ))
+    Err(Refusal::NotFound("there is nothing at this path".into()))
 }
 
 #[derive(Deserialize)]
@@ -110,14 +97,14 @@ fn hundred() -> usize {
 
 async fn status(State(admin): State<Arc<Admin>>, Query(limit): Query<Limit>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    shown(admin.status(limit.accounts.min(view::ACCOUNTS)).await.map_err(failed)?)
+    shown(admin.status(limit.accounts.min(view::ACCOUNTS)).await?)
 }
 
 async fn account(State(admin): State<Arc<Admin>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    match admin.account(&id).await.map_err(failed)? {
+    match admin.account(&id).await? {
         Some(account) => shown(account),
-        None => Err(failed(Refusal::NotFound(format!("there is no account `{id}`")))),
+        None => Err(Refusal::NotFound(format!("there is no account `{id}`"))),
     }
 }
 
@@ -127,8 +114,8 @@ async fn act(
     headers: HeaderMap,
 ) -> Answer {
     let who = admin.admit(&headers)?;
-    let action = action.parse().map_err(|refusal: Refusal| failed(refusal))?;
-    let said = admin.operate.account(&who, &id, action).await.map_err(failed)?;
+    let action = action.parse()?;
+    let said = admin.operate.account(&who, &id, action).await?;
     shown(json!({"said": said}))
 }
 
@@ -142,13 +129,11 @@ async fn hold(
         "pause" => true,
         "resume" => false,
         _ => {
-            return Err(failed(Refusal::BadRequest(format!(
-                "`{action}` is neither pause nor resume"
-            ))));
+            return Err(Refusal::BadRequest(format!("`{action}` is neither pause nor resume")));
         }
     };
-    let scope = scope(&kind, &name).map_err(failed)?;
-    let said = admin.operate.hold(&who, &scope, on).await.map_err(failed)?;
+    let scope = scope(&kind, &name)?;
+    let said = admin.operate.hold(&who, &scope, on).await?;
     shown(json!({"said": said}))
 }
 
@@ -168,7 +153,7 @@ async fn dead(State(admin): State<Arc<Admin>>, Query(letters): Query<Letters>, h
         ..Which::default()
     };
     let now = admin.clock.now();
-    let letters = admin.operate.letters(&which).await.map_err(failed)?;
+    let letters = admin.operate.letters(&which).await?;
     let letters: Vec<_> = letters
         .into_iter()
         .map(|letter| view::letter_view(letter, now))
@@ -178,14 +163,14 @@ async fn dead(State(admin): State<Arc<Admin>>, Query(letters): Query<Letters>, h
 
 type Given<T> = Result<Json<T>, JsonRejection>;
 
-fn given<T>(body: Given<T>) -> Result<T, Response> {
+fn given<T>(body: Given<T>) -> Result<T, Refusal> {
     body.map(|Json(body)| body)
-        .map_err(|error| failed(Refusal::BadRequest(error.body_text())))
+        .map_err(|error| Refusal::BadRequest(error.body_text()))
 }
 
 async fn redrive(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Which>) -> Answer {
     let who = admin.admit(&headers)?;
-    shown(admin.operate.redrive(&who, &given(body)?).await.map_err(failed)?)
+    shown(admin.operate.redrive(&who, &given(body)?).await?)
 }
 
 #[derive(Deserialize)]
@@ -199,22 +184,16 @@ async fn discard(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Give
     let who = admin.admit(&headers)?;
     let discard = given(body)?;
     let which: Which =
-        serde_json::from_value(discard.which.into()).map_err(|error| failed(Refusal::BadRequest(error.to_string())))?;
-    shown(
-        admin
-            .operate
-            .discard(&who, &which, &discard.reason)
-            .await
-            .map_err(failed)?,
-    )
+        serde_json::from_value(discard.which.into()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+    shown(admin.operate.discard(&who, &which, &discard.reason).await?)
 }
 
 async fn budgets(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    shown(admin.budgets().await.map_err(failed)?)
+    shown(admin.budgets().await?)
 }
 
 async fn audit(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
-    shown(admin.audit().await.map_err(failed)?)
+    shown(admin.audit().await?)
 }

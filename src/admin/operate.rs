@@ -79,6 +79,12 @@ impl FromStr for Action {
 pub enum Refusal {
     #[error("this needs a token for `{}`, and yours is for `{}`", .needs.as_str(), .has.as_str())]
     NotGranted { needs: Grant, has: Grant },
+    #[error(
+        "no token may open the operators' API; set ops.read, ops.operate or ops.admin (`snapbridge keys hash --new`)"
+    )]
+    Closed,
+    #[error("{0}")]
+    NotProven(&'static str),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
