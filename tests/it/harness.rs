@@ -340,8 +340,16 @@ impl Bridge {
         self.halt().await;
         let place = (self.data.clone(), self.namespace.clone());
         let backend = self.backend;
-        // With it goes the last hold on an embedded store.
         drop(self);
+        // A task that ends late may hold an embedded store a little longer.
+        if backend == Backend::Embedded {
+            let is_free =
+                |lock| std::fs::File::open(place.0.path().join(lock)).is_ok_and(|file| file.try_lock().is_ok());
+            until("the folder is let go of", || async {
+                ["store.lock", "queue.lock"].into_iter().all(is_free)
+            })
+            .await;
+        }
         let setup = Setup {
             backend,
             role: Role::Both,

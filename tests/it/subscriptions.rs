@@ -143,12 +143,18 @@ impl Scene {
     /// Has the subscription looked at now, and waits until that was done.
     async fn look_again(&self, bridge: &Bridge, account: &AccountId, change: impl Fn(&mut Subscription)) {
         let lists = self.calls(Op::Hooks);
-        subscription::update(&*bridge.store, account, |known| {
-            change(known);
-            known.due = Micros::ZERO;
+        until("nobody has it in hand, who would set its time anew", || async {
+            let changed = subscription::update(&*bridge.store, account, |known| {
+                if known.claim.is_some() {
+                    return false;
+                }
+                change(known);
+                known.due = Micros::ZERO;
+                true
+            });
+            changed.await.expect("the store answers") == Some(true)
         })
-        .await
-        .expect("the store answers");
+        .await;
         until("it is looked at", || async {
             let known = known(bridge, account).await;
             self.calls(Op::Hooks) > lists && known.claim.is_none() && known.due > Micros::ZERO
