@@ -107,7 +107,7 @@ async fn run() -> anyhow::Result<()> {
         for account in with.iter().chain(&without) {
             writer
                 .store
-                .open(account, Stream::Contacts, Fence(1), Generation::random())
+                .open(account, Stream::Contacts, Fence(1), GENERATION)
                 .await?;
         }
         for (case, rates) in CASES.into_iter().zip(&mut rates) {
@@ -225,6 +225,8 @@ fn pipelines(key: &str, rows: &[Row]) -> Vec<redis::Pipeline> {
     rows.chunks(COMMIT as usize).map(pipeline).collect()
 }
 
+const GENERATION: Generation = Generation(1);
+
 fn commits(rows: &[Row], with_keys: bool) -> Vec<Commit> {
     let row = |row: &Row| Row {
         keys: if with_keys { row.keys.clone() } else { Vec::new() },
@@ -232,6 +234,7 @@ fn commits(rows: &[Row], with_keys: bool) -> Vec<Commit> {
     };
     let commit = |rows: &[Row]| Commit {
         fence: Fence(1),
+        generation: GENERATION,
         now: SystemClock.now(),
         rows: rows.iter().map(row).collect(),
         removals: Vec::new(),

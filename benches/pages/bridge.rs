@@ -132,9 +132,11 @@ impl Bridge {
             .context("the account was not registered")?;
 
         let stream = Stream::Contacts;
-        self.store
+        let head = self
+            .store
             .open(&account, stream, Fence(1), Generation::random())
             .await?;
+        let commit = |rows, change| commit(head.generation, rows, change);
         let bytes: usize = stream::iter((0..size).step_by(COMMIT as usize))
             .map(|from| {
                 let account = &account;
@@ -168,9 +170,10 @@ impl Bridge {
     }
 }
 
-fn commit(rows: Vec<contacts::record::Row>, head: HeadChange) -> Commit {
+fn commit(generation: Generation, rows: Vec<contacts::record::Row>, head: HeadChange) -> Commit {
     Commit {
         fence: Fence(1),
+        generation,
         now: SystemClock.now(),
         rows,
         removals: Vec::new(),

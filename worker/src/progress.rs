@@ -95,7 +95,8 @@ pub enum FullStage {
     Confirming {
         /// Where the walk over the candidates stands.
         cursor: String,
-        /// Proven to be gone: (id, our clock before the proving call).
+        /// Proven to be gone: (id, our clock before the proving call). No more than the brake lets through: a pass that
+        /// agrees with a braked one removes as it goes.
         missing: Vec<(String, Micros)>,
     },
     Removing {

@@ -228,6 +228,9 @@ pub struct HeadChange {
 #[derive(Clone, Debug)]
 pub struct Commit {
     pub fence: Fence,
+    /// Of the snapshot as it was opened. One that was lost and begun anew meanwhile is refused as [`StoreErrorKind::Fenced`]:
+    /// its fence may come from a clock that runs behind, and progress must not claim pages that it never got.
+    pub generation: Generation,
     /// Our clock; a store with a clock of its own (Redis) uses its own for positions.
     pub now: Micros,
     /// Positions are given in this order ([`crate::record::in_commit_order`]).

@@ -98,6 +98,20 @@ pub(crate) fn fenced(ours: Fence, seen: Fence) -> StoreError {
     StoreError::new(StoreErrorKind::Fenced, message)
 }
 
+/// Whether a commit was made for this snapshot, by the holder of its newest lease.
+pub(crate) fn admit(commit: &Commit, (generation, fence): (Generation, Fence)) -> StoreResult<()> {
+    if generation != commit.generation {
+        return Err(StoreError::new(
+            StoreErrorKind::Fenced,
+            "the snapshot was lost and begun anew since it was opened",
+        ));
+    }
+    if fence > commit.fence {
+        return Err(fenced(commit.fence, fence));
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Documents for MemoryStore {
     async fn load(&self, key: &DocKey) -> StoreResult<Option<Doc>> {

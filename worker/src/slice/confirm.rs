@@ -52,8 +52,11 @@ impl Slice<'_> {
         missing.sort();
         missing.dedup_by(|a, b| a.0 == b.0);
 
-        let limit = self.deps.policy.brake.limit(self.head.count);
-        if !agreed && missing.len() as u64 > limit {
+        if agreed {
+            // Both passes missed them, and no brake is ahead: what a million of them need not wait for is the last one.
+            batch.removals.extend(self.removals(&missing));
+            missing.clear();
+        } else if missing.len() as u64 > self.deps.policy.brake.limit(self.head.count) {
             return self.brake(&full, batch, missing.len() as u64).await;
         }
         full.stage = match next {
@@ -63,6 +66,16 @@ impl Slice<'_> {
         self.progress.full = Some(full);
         self.write(batch, HeadChange::default()).await?;
         Ok(false)
+    }
+
+    fn removals(&mut self, missing: &[(String, Micros)]) -> Vec<Removal> {
+        self.tally.vanished(missing.iter().map(|(id, _)| id.as_str()));
+        let removal = |(id, observed): &(String, Micros)| Removal {
+            id: id.clone(),
+            updated: Micros::ZERO,
+            observed: *observed,
+        };
+        missing.iter().map(removal).collect()
     }
 
     /// Walks the CRM's id list and returns the candidates that are not on it.
@@ -106,15 +119,7 @@ impl Slice<'_> {
         let FullStage::Removing { missing } = &full.stage else {
             return Ok(false);
         };
-        let removals = missing
-            .iter()
-            .map(|(id, observed)| Removal {
-                id: id.clone(),
-                updated: Micros::ZERO,
-                observed: *observed,
-            })
-            .collect();
-        self.tally.vanished(missing.iter().map(|(id, _)| id.as_str()));
+        let removals = self.removals(missing);
         self.progress.brake = None;
         self.write(
             Batch {

@@ -112,6 +112,7 @@ impl Slice<'_> {
             };
             let commit = Commit {
                 fence: self.fence,
+                generation: self.head.generation,
                 now: self.deps.clock.now(),
                 rows: chunk,
                 removals: gone,

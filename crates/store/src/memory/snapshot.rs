@@ -8,7 +8,7 @@ use contacts::ports::{Commit, Committed, Head, Page, Slice, StoreResult};
 use contacts::record::{Known, Removal, Row, Verdict, judge, judge_removal, tombstone};
 use contacts::{Fence, Generation, Micros, Position};
 
-use super::fenced;
+use super::admit;
 use crate::page::{Builder, Offered};
 
 pub(super) struct Snapshot {
@@ -38,9 +38,7 @@ impl Snapshot {
     }
 
     pub fn commit(&mut self, commit: &Commit) -> StoreResult<Committed> {
-        if commit.fence < self.head.fence {
-            return Err(fenced(commit.fence, self.head.fence));
-        }
+        admit(commit, (self.head.generation, self.head.fence))?;
         self.head.fence = commit.fence;
         let mut done = Committed::default();
         for row in &commit.rows {

@@ -13,7 +13,7 @@
 
 use contacts::ports::{Commit, Committed, Snapshots, StoreErrorKind, StoreResult};
 use contacts::record::Known;
-use contacts::{AccountId, Fence, Micros, Position, StoreError, Stream};
+use contacts::{AccountId, Fence, Generation, Micros, Position, StoreError, Stream};
 use redis::{FromRedisValue, Pipeline, Value};
 
 use super::RedisStore;
@@ -23,7 +23,7 @@ use super::keys::SnapshotKeys;
 use super::packed::{self, from_hex, hex};
 use super::plan::{Moves, Plan, Touched, plan};
 use super::pool::Conversation;
-use crate::memory::{fenced, no_snapshot};
+use crate::memory::{admit, no_snapshot};
 
 const DOING: &str = "commit";
 /// How often a commit begins anew because the snapshot was written to meanwhile. Each time somebody else got on.
@@ -59,9 +59,7 @@ impl RedisStore {
         let Some(head) = read.head else {
             return Err(no_snapshot());
         };
-        if head.fence > commit.fence {
-            return Err(fenced(commit.fence, head.fence));
-        }
+        admit(commit, (head.generation, head.fence))?;
         if read.bodies != head.count || read.ids != head.count + read.stones {
             // A part is gone, or a commit came between the reads. The script counts at one moment.
             return match self.head(account, stream).await? {
@@ -109,6 +107,7 @@ struct Read {
 }
 
 struct ReadHead {
+    generation: Generation,
     fence: Fence,
     position: Position,
     count: u64,
@@ -121,7 +120,8 @@ impl Read {
         let head: Vec<Option<Vec<u8>>> = read(next())?;
         let head = match head.as_slice() {
             [None, ..] => None,
-            [Some(_), Some(fence), Some(position), Some(count)] => Some(ReadHead {
+            [Some(generation), Some(fence), Some(position), Some(count)] => Some(ReadHead {
+                generation: Generation(from_hex(generation)?),
                 fence: Fence(from_hex(fence)?),
                 position: Position(from_hex(position)?),
                 count: std::str::from_utf8(count)

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::error::failed;
 use super::number::{bits, from_bits, from_time, limit as rows, micros, time};
-use crate::memory::{fenced, no_snapshot};
+use crate::memory::{admit, fenced, no_snapshot};
 
 /// A snapshot and the number that its rows carry.
 pub(super) struct Numbered {
@@ -104,9 +104,7 @@ pub(super) fn commit(db: &Connection, account: &AccountId, stream: Stream, commi
     let Some(Numbered { number, mut head }) = found else {
         return Err(no_snapshot());
     };
-    if commit.fence < head.fence {
-        return Err(fenced(commit.fence, head.fence));
-    }
+    admit(&commit, (head.generation, head.fence))?;
     head.fence = commit.fence;
     let mut writing = Writing {
         db,

@@ -124,6 +124,7 @@ struct Opened {
     account: AccountId,
     stream: Stream,
     fence: Fence,
+    generation: Generation,
 }
 
 impl Opened {
@@ -137,10 +138,11 @@ impl Opened {
             account: any_account(),
             stream: Stream::Contacts,
             fence: Fence(1),
+            generation: Generation(7),
         };
         opened
             .store
-            .open(&opened.account, opened.stream, opened.fence, Generation(7))
+            .open(&opened.account, opened.stream, opened.fence, opened.generation)
             .await
             .expect("opens");
         opened
@@ -149,6 +151,7 @@ impl Opened {
     fn commit_of(&self, rows: Vec<Row>, removals: Vec<Removal>) -> Commit {
         Commit {
             fence: self.fence,
+            generation: self.generation,
             now: now(),
             rows,
             removals,

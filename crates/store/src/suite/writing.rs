@@ -17,6 +17,7 @@ pub(super) async fn without_a_snapshot_nothing_is_read_or_written(make: &impl As
     let (account, stream, ids) = (any_account(), Stream::Contacts, ["1".to_owned()]);
     let commit = Commit {
         fence: Fence(9),
+        generation: Generation(7),
         now: now(),
         rows: vec![row("1", 1, 1, "a")],
         removals: vec![],
@@ -389,7 +390,7 @@ pub(super) async fn the_head_moves_with_the_commit(make: &impl AsyncFn() -> Arc<
 }
 
 pub(super) async fn a_dropped_snapshot_is_gone_whole(make: &impl AsyncFn() -> Arc<dyn Store>) {
-    let at = Opened::new(make).await;
+    let mut at = Opened::new(make).await;
     let mut first = row("1", 5, 5, "a");
     first.keys = vec![42];
     at.commit(vec![first, row("2", 5, 5, "b")], vec![removal("3", 0, 9)])
@@ -397,7 +398,7 @@ pub(super) async fn a_dropped_snapshot_is_gone_whole(make: &impl AsyncFn() -> Ar
     let lost = at.store.head(&at.account, at.stream).await.unwrap().unwrap().position;
     at.store.drop_snapshot(&at.account, at.stream).await.unwrap();
     assert_eq!(at.store.head(&at.account, at.stream).await.unwrap(), None);
-    let commit = at.commit_of(vec![row("1", 1, 1, "a")], vec![]);
+    let mut commit = at.commit_of(vec![row("1", 1, 1, "a")], vec![]);
     assert_eq!(
         kind(at.store.commit(&at.account, at.stream, &commit).await),
         StoreErrorKind::NoSnapshot
@@ -418,6 +419,15 @@ pub(super) async fn a_dropped_snapshot_is_gone_whole(make: &impl AsyncFn() -> Ar
     assert_eq!(at.known("3").await, None);
     assert!(at.store.find(&at.account, at.stream, 42).await.unwrap().is_empty());
     assert!(at.ids(&EVERYTHING).await.is_empty());
+    // Who opened it in its former life writes nothing, however late his fence.
+    commit.fence = Fence(9);
+    assert_eq!(
+        kind(at.store.commit(&at.account, at.stream, &commit).await),
+        StoreErrorKind::Fenced
+    );
+    assert_eq!(at.store.head(&at.account, at.stream).await.unwrap(), Some(head));
+    assert!(at.ids(&EVERYTHING).await.is_empty());
+    at.generation = Generation(8);
     wait_until("the clock goes on", async || now().0 > lost.0).await;
     let done = at.commit(vec![row("1", 1, 1, "a")], vec![]).await;
     assert_eq!(done.written, 1);
@@ -430,6 +440,7 @@ pub(super) async fn streams_and_accounts_keep_apart(make: &impl AsyncFn() -> Arc
     let mut agents = Opened::on(Arc::clone(&store)).await;
     agents.account = one.account.clone();
     agents.stream = Stream::Agents;
+    agents.generation = Generation(3);
     let other = Opened::on(Arc::clone(&store)).await;
     assert_eq!(store.head(&one.account, Stream::Agents).await.unwrap(), None);
     store

@@ -23,6 +23,8 @@ enum Step {
     },
     Commit {
         fence: u64,
+        /// Of the snapshot's life before this one.
+        late: bool,
         rows: Vec<Row>,
         removals: Vec<Removal>,
         head: HeadChange,
@@ -54,12 +56,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         });
     let commit = (
         1..4_u64,
+        prop::bool::weighted(0.1),
         prop::collection::vec(a_row, 0..5),
         prop::collection::vec(a_removal, 0..3),
         head,
     )
-        .prop_map(|(fence, rows, removals, head)| Step::Commit {
+        .prop_map(|(fence, late, rows, removals, head)| Step::Commit {
             fence,
+            late,
             rows,
             removals,
             head,
@@ -99,13 +103,20 @@ async fn take(store: &dyn Store, account: &AccountId, step: &Step, last: &mut Po
         }
         Step::Commit {
             fence,
+            late,
             rows,
             removals,
             head,
         } => {
+            let life = store
+                .head(account, STREAM)
+                .await
+                .unwrap()
+                .map_or(0, |head| head.generation.0);
             let (rows, removals, head) = (rows.clone(), removals.clone(), head.clone());
             let commit = Commit {
                 fence: Fence(*fence),
+                generation: Generation(if *late { life + 1 } else { life }),
                 now: SystemClock.now(),
                 rows,
                 removals,

@@ -18,6 +18,7 @@ fn commit(names: &[&str]) -> Commit {
     let rows = names.iter().map(|name| row(name, 1, 1, "a")).collect();
     Commit {
         fence: Fence(1),
+        generation: Generation(7),
         now: SystemClock.now(),
         rows,
         removals: vec![],

@@ -22,6 +22,7 @@ fn commit(name: &str) -> Commit {
     let rows = vec![row(name, 1, 1, "a")];
     Commit {
         fence: Fence(1),
+        generation: Generation(7),
         now: SystemClock.now(),
         rows,
         removals: vec![],
@@ -313,7 +314,16 @@ async fn a_server_that_forgot_everything_is_never_an_empty_snapshot() {
     );
     let head = store.open(&account, STREAM, Fence(1), Generation(8)).await.unwrap();
     assert_eq!((head.generation, head.count), (Generation(8), 0));
-    assert!(store.commit(&account, STREAM, &commit("1")).await.unwrap().position > before.position);
+    assert_eq!(
+        kind(store.commit(&account, STREAM, &commit("1")).await),
+        StoreErrorKind::Fenced,
+        "who opened it in its former life knows of pages that it never got"
+    );
+    let commit = Commit {
+        generation: Generation(8),
+        ..commit("1")
+    };
+    assert!(store.commit(&account, STREAM, &commit).await.unwrap().position > before.position);
 }
 
 #[tokio::test]
@@ -349,7 +359,11 @@ async fn a_snapshot_that_lost_a_part_counts_as_lost() {
         let head = store.open(&account, STREAM, Fence(1), Generation(8)).await.unwrap();
         assert_eq!((head.generation, head.count), (Generation(8), 0));
         assert!(ids(&store.page(&account, STREAM, &EVERYTHING).await.unwrap()).is_empty());
-        assert_eq!(store.commit(&account, STREAM, &commit("2")).await.unwrap().written, 1);
+        let commit = Commit {
+            generation: Generation(8),
+            ..commit("2")
+        };
+        assert_eq!(store.commit(&account, STREAM, &commit).await.unwrap().written, 1);
     }
 }
 

@@ -221,6 +221,7 @@ async fn the_lookup_keys_of_step_1_are_found_after_step_2() {
             moved.keys = vec![1000];
             let commit = Commit {
                 fence: Fence(3),
+                generation: Generation(9),
                 now: SystemClock.now(),
                 rows: vec![moved],
                 removals: vec![removal("a", 0, 8), removal("m1", 0, 8)],
