@@ -16,14 +16,16 @@
 //! Interactive calls go first: one that has to wait leaves a **want**, and bulk takes no slot while a want stands. Bulk
 //! is paced over long windows so that slots come free evenly and a want is served soon.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+mod pace;
+mod shared;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::docs::{self, Change};
-use crate::ports::{DocKey, DocKind, Documents, StoreResult};
+use self::pace::Pace;
+pub use self::shared::Ledger;
 use crate::time::{Micros, micros};
 
 /// A limit of a CRM, with the share that is left to others already taken off.
@@ -154,8 +156,6 @@ const STEPS: u64 = 500;
 /// How much longer than its window a finished call stays in the log, at most: a reply says what the window held when
 /// the CRM worked it out, which is a while ago when it is read.
 const MEMORY: Duration = Duration::from_secs(5);
-/// Bulk is spread over stretches of at least this length.
-const PACE: Duration = Duration::from_secs(1);
 
 /// The state of one budget scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -177,9 +177,9 @@ struct Used {
     /// Finished calls: (when the reply was in, rounded up to the step; cost).
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     log: VecDeque<(u64, u32)>,
-    /// Takings, for pacing: (when, cost).
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    paced: VecDeque<(u64, u32)>,
+    /// When the pace has its next unit.
+    #[serde(default)]
+    next: u64,
     /// The quota period this counts, and what is used of it.
     #[serde(default)]
     period: u64,
@@ -268,12 +268,8 @@ impl Budget {
             let cost = charge.cost.saturating_mul(slots);
             match charge.limit.kind {
                 LimitKind::Window { length, max } => {
-                    if let Some((stretch, _)) = pace(length, max) {
-                        used.paced.push_back((now.0, cost));
-                        let from = now.minus(stretch).0;
-                        while used.paced.front().is_some_and(|(at, _)| *at <= from) {
-                            used.paced.pop_front();
-                        }
+                    if let Some(pace) = Pace::of(length, max) {
+                        used.next = pace.after(used.next, cost.into(), now);
                     }
                 }
                 LimitKind::Quota { period, offset, .. } => {
@@ -441,23 +437,13 @@ impl Budget {
             LimitKind::Window { length, max } => {
                 let (mut free, mut next) = self.free_in(charge, length, u64::from(max), out, now);
                 if class == Class::Bulk
-                    && let Some((stretch, per_stretch)) = pace(length, max)
+                    && let Some(pace) = Pace::of(length, max)
                 {
-                    let from = now.0.saturating_sub(micros(stretch));
-                    let mut recent = used
-                        .into_iter()
-                        .flat_map(|used| &used.paced)
-                        .filter(|(at, _)| *at > from)
-                        .peekable();
-                    let first = recent.peek().map(|(at, _)| *at);
-                    let taken: u64 = recent.map(|(_, cost)| u64::from(*cost)).sum();
-                    let paced = per_stretch.saturating_sub(taken);
-                    if let (true, Some(first)) = (paced < cost && taken > 0, first) {
-                        next = next.max(Micros(first + micros(stretch)));
-                        free = 0;
-                    } else {
-                        free = free.min(paced.max(cost));
+                    let (paced, then) = pace.free(used.map_or(0, |used| used.next), cost, now);
+                    if paced < cost {
+                        next = if free < cost { next.max(then) } else { then };
                     }
+                    free = free.min(paced);
                 }
                 (free, next)
             }
@@ -553,109 +539,8 @@ impl Budget {
     }
 }
 
-/// The stretch over which bulk is spread, and what may be taken in it: a tenth more than its share, so that what a moment
-/// of nobody asking left over can still be used. `None` for windows of up to a second.
-fn pace(length: Duration, max: u32) -> Option<(Duration, u64)> {
-    if length <= PACE || max == 0 {
-        return None;
-    }
-    let stretch = PACE.max(length / max);
-    let share = u128::from(max) * stretch.as_micros();
-    let share = u64::try_from(share.div_ceil(length.as_micros())).unwrap_or(u64::MAX / 2);
-    Some((stretch, (share + share / 10).max(1)))
-}
-
 fn period_of(now: Micros, period: Duration, offset: Duration) -> u64 {
     now.minus(offset).0 / micros(period).max(1)
-}
-
-/// Budgets in a store. Takings of one process on one scope queue up here instead of racing for the document.
-pub struct Ledger<D: ?Sized> {
-    turns: parking::Turns,
-    docs: Arc<D>,
-}
-
-impl<D: Documents + ?Sized> Ledger<D> {
-    pub fn new(docs: Arc<D>) -> Ledger<D> {
-        Ledger {
-            turns: parking::Turns::default(),
-            docs,
-        }
-    }
-
-    pub async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
-        self.change(scope, |budget| budget.take(ask, now)).await
-    }
-
-    pub async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
-        self.change(scope, |budget| budget.finish(lease, calls, now)).await
-    }
-
-    pub async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
-        self.change(scope, |budget| budget.give_back(lease, slots, now)).await
-    }
-
-    /// See [`Budget::cost_more`].
-    pub async fn cost_more(&self, scope: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
-        self.change(scope, |budget| budget.cost_more(limit, extra, now)).await
-    }
-
-    pub async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
-        self.change(scope, |budget| budget.hold(limit, until, quota)).await
-    }
-
-    /// See [`Budget::none_left`].
-    pub async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
-        self.change(scope, |budget| budget.none_left(limit, asked_at, until))
-            .await
-    }
-
-    pub async fn left(&self, scope: &str, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {
-        let budget: Option<Budget> = docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, scope)).await?;
-        Ok(budget.unwrap_or_default().left(limits, now))
-    }
-
-    async fn change<R>(&self, scope: &str, mut change: impl FnMut(&mut Budget) -> R) -> StoreResult<R> {
-        let _turn = self.turns.take(scope).await;
-        docs::update(
-            &*self.docs,
-            &DocKey::by_id(DocKind::Budget, scope),
-            |budget: Option<Budget>| {
-                let before = budget.unwrap_or_default();
-                let mut after = before.clone();
-                let result = change(&mut after);
-                let what = if after == before {
-                    Change::Keep
-                } else {
-                    Change::Put(after)
-                };
-                (what, Vec::new(), result)
-            },
-        )
-        .await
-    }
-}
-
-mod parking {
-    //! One turn per scope at a time, within this process.
-
-    use super::*;
-
-    #[derive(Default)]
-    pub struct Turns(std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-    impl Turns {
-        pub async fn take(&self, scope: &str) -> tokio::sync::OwnedMutexGuard<()> {
-            let turn = {
-                let mut turns = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if turns.len() > 10_000 {
-                    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-                }
-                turns.entry(scope.to_owned()).or_default().clone()
-            };
-            turn.lock_owned().await
-        }
-    }
 }
 
 #[cfg(test)]

@@ -171,7 +171,45 @@ fn at_least_97_percent_of_a_limit_is_used() {
 fn bulk_is_spread_over_a_long_window() {
     let calls = drain(&[window(10, Duration::from_secs(60))], 60, Duration::from_millis(15));
     assert_eq!(calls.len(), 10);
-    assert!(calls.windows(2).all(|pair| pair[1] - pair[0] >= 6_000 * MS));
+    assert!(calls.windows(2).all(|pair| pair[1] - pair[0] >= 5_850 * MS));
+
+    // Also where a window holds many: neither in bursts, nor all at the beginning of it.
+    let calls = drain(&[window(100, Duration::from_secs(10))], 60, Duration::from_millis(15));
+    let most = calls.iter().enumerate().map(|(i, first)| {
+        let second = calls[i..].iter().take_while(|call| **call < first + 1_000 * MS);
+        second.count()
+    });
+    assert!(most.max() <= Some(12), "{calls:?}");
+    let longest = calls.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(longest <= Some(400 * MS), "{longest:?}");
+}
+
+proptest! {
+    /// Whatever is asked of it, calls never run ahead of the schedule by more than what they may be early, and one call.
+    #[test]
+    fn the_pace_is_kept_and_never_stands_still(
+        max in 1..2_000u32, seconds in 2..100u64, asks in prop::collection::vec((1..5u64, 0..3_000u64), 1..80)
+    ) {
+        let pace = pace::Pace::of(Duration::from_secs(seconds), max).expect("a long window");
+        let even = 1_000_000.0 * seconds as f64 / f64::from(max);
+        let (mut next, mut now) = (0, Micros::from_secs(1_000));
+        let (began, mut taken) = (now, 0);
+        for (cost, pause) in asks {
+            now = now.plus(Duration::from_millis(pause));
+            let (free, then) = pace.free(next, cost, now);
+            if free < cost {
+                prop_assert!(then > now);
+                let (free, _) = pace.free(next, cost, then);
+                prop_assert!(free >= cost, "it comes when it was said to come");
+                now = then;
+            }
+            next = pace.after(next, cost, now);
+            taken += cost;
+            let schedule = now.0.saturating_sub(began.0) as f64 / even / 0.97;
+            let early = 100_000.0 / even / 0.97 + 2.0;
+            prop_assert!((taken - cost) as f64 <= schedule + early, "{} taken", taken);
+        }
+    }
 }
 
 #[test]
