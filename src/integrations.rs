@@ -1,6 +1,7 @@
 //! The configured integrations: each a connector with its settings, and the CRM clients of their accounts.
 
 mod auth_type;
+mod budgets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::keys::{Fingerprint, Keys};
-use contacts::ledger::{Class, Ledger, Left, Limit, Times};
+use contacts::ledger::{Class, Ledger, Scopes, Times};
 use contacts::minted::Vault;
 use contacts::reading::Narrowing;
 use contacts::{AccountId, Clock, ErrorKind, Store};
@@ -76,7 +77,8 @@ pub struct Learned {
     pub site: String,
     pub org: String,
     pub principal: String,
-    pub budget_scope: String,
+    /// Whose budgets its calls count against.
+    pub budgets: Scopes,
     pub values: BTreeMap<String, serde_json::Value>,
     pub route: Option<String>,
 }
@@ -388,11 +390,37 @@ impl Integration {
             message: process::chain(&error),
         };
         let canonical = self.connector.canonical(auth);
-        let scope = self.deps.keys.budget_scope(self.connector.id(), &canonical.locator);
-        let client = self.client(auth.clone(), &scope, class, "check").map_err(failed)?;
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (locator, login) = (named(&canonical.locator), named(&canonical.principal));
+        let before = self.budgets(locator.as_deref(), login.as_deref());
+        let spent: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+        let client = self
+            .client(auth.clone(), before.clone(), class, "check")
+            .map_err(failed)?;
+        let client = client.watched({
+            let spent = spent.clone();
+            Arc::new(move |sent| {
+                for (limit, cost) in sent.cost {
+                    *spent.lock().entry(limit).or_default() += cost;
+                }
+            })
+        });
         let checked = client.check().await;
         client.rest().await;
         let checked = checked.map_err(failed)?;
+        let budgets = self.budgets(
+            locator.or_else(|| named(&checked.org)).as_deref(),
+            login.or_else(|| named(&checked.principal)).as_deref(),
+        );
+        let spent = std::mem::take(&mut *spent.lock());
+        let values: BTreeMap<String, serde_json::Value> = checked
+            .learned
+            .into_iter()
+            .map(|(name, value)| (name, value.into()))
+            .collect();
+        self.charge_later(&spent, (&before, &budgets), (auth, &values))
+            .await
+            .map_err(failed)?;
         // Users of a CRM that shows everybody the same share one snapshot; others never do.
         let principal = match (checked.sees_all, checked.principal.is_empty()) {
             (true, _) => String::new(),
@@ -405,53 +433,24 @@ impl Integration {
                 message: "the check did not say whose contacts these are".to_owned(),
             });
         }
-        let values = checked
-            .learned
-            .into_iter()
-            .map(|(name, value)| (name, value.into()))
-            .collect();
         Ok(Learned {
             site: canonical.locator.clone(),
             route: Some(checked.org.clone()),
             org: checked.org,
             principal,
-            budget_scope: canonical.locator,
+            budgets,
             values,
         })
     }
 
-    /// Limits and what is left of them for one account.
-    pub async fn budget_left(&self, account: &Account) -> Vec<Left> {
-        let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        fields.extend(
-            self.fixed
-                .iter()
-                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned())),
-        );
-        for (name, field) in self.connector.fields() {
-            if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
-                fields.insert(name.clone(), default.clone());
-            }
-        }
-        let limits: Vec<Limit> = self
-            .connector
-            .limits(&fields, self.deps.clock.now())
-            .unwrap_or_default();
-        let now = self.deps.clock.now();
-        self.deps
-            .ledger
-            .left(&account.budget, &limits, now)
-            .await
-            .unwrap_or_default()
+    fn with_fixed(&self, mut fields: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let fixed = self.fixed.iter();
+        fields.extend(fixed.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        fields
     }
 
-    fn client(&self, auth: BTreeMap<String, String>, budget: &str, class: Class, who: &str) -> CrmResult<Client> {
-        let mut fields = auth;
-        fields.extend(
-            self.fixed
-                .iter()
-                .map(|(name, value)| (name.clone(), value.expose_secret().to_owned())),
-        );
+    fn client(&self, auth: BTreeMap<String, String>, budgets: Scopes, class: Class, who: &str) -> CrmResult<Client> {
+        let fields = self.with_fixed(auth);
         let mint_key = self.mint_key(&fields);
         let connection = Connection {
             fields,
@@ -460,7 +459,7 @@ impl Integration {
         let waiter = format!("{}|{who}|{:08x}", self.deps.waiter, rand::random::<u32>());
         let pacer = Pacer::new(
             self.deps.ledger.clone(),
-            budget,
+            budgets,
             class,
             Patience::default(),
             self.deps.times,
@@ -493,8 +492,13 @@ impl Integration {
 
     /// A client for somebody who waits: with the credentials of the request, and ahead of the workers.
     pub fn visit(&self, account: &Account, auth: &BTreeMap<String, String>) -> CrmResult<Client> {
-        let fields = with_learned(auth.clone(), account);
-        self.client(fields, &account.budget, Class::Interactive, account.id.as_str())
+        let fields = with_learned(auth.clone(), &account.learned);
+        self.client(
+            fields,
+            self.budgets_of(account),
+            Class::Interactive,
+            account.id.as_str(),
+        )
     }
 
     fn source(&self, account: &Account) -> CrmResult<CrmSource> {
@@ -507,8 +511,8 @@ impl Integration {
                     CrmError::because(ErrorKind::Credentials, "the stored credentials cannot be opened", error)
                 })?,
         };
-        let fields = with_learned(auth, account);
-        let client = self.client(fields, &account.budget, Class::Bulk, account.id.as_str())?;
+        let fields = with_learned(auth, &account.learned);
+        let client = self.client(fields, self.budgets_of(account), Class::Bulk, account.id.as_str())?;
         Ok(CrmSource {
             client,
             traits: self.traits.clone(),
@@ -575,8 +579,11 @@ fn hooks_at(
     Ok(format!("{base}/{name}/webhooks"))
 }
 
-fn with_learned(mut fields: BTreeMap<String, String>, account: &Account) -> BTreeMap<String, String> {
-    for (name, value) in &account.learned {
+fn with_learned(
+    mut fields: BTreeMap<String, String>,
+    learned: &BTreeMap<String, serde_json::Value>,
+) -> BTreeMap<String, String> {
+    for (name, value) in learned {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         fields.entry(name.clone()).or_insert(text);
     }

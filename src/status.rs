@@ -422,6 +422,7 @@ mod tests {
             integration: "demo".into(),
             connector: "demo".into(),
             budget: "b".into(),
+            user_budget: None,
             created: Micros::ZERO,
             credentials: Sealed {
                 kid: "k".into(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contacts::ledger::{Class, Ledger, Times};
+use contacts::ledger::{Class, Ledger, Scopes, Times};
 use contacts::{Clock, Contact, SystemClock};
 use crm::{
     AllowHosts, Client, ClientSettings, Connection, Connector, Counts, CrmError, FieldSource, FieldType, Http, Pacer,
@@ -258,9 +258,16 @@ impl Caller {
             bulk: PATIENCE,
             ..Patience::default()
         };
+        // Of a store of its own, where nobody else has budgets.
+        let key = || Some("trial".to_owned());
+        let scopes = Scopes {
+            app: key(),
+            account: key(),
+            user: key(),
+        };
         let pacer = Pacer::new(
             self.ledger.clone(),
-            "trial",
+            scopes,
             Class::Bulk,
             patience,
             Times::default(),

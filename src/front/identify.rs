@@ -100,10 +100,9 @@ impl Front {
         {
             return Err(refused(integration));
         }
-        let locator = format!("{}|{}", integration.name, canonical.locator);
         let owner = stale.as_ref().map(|(account, _)| account.id.clone());
         let owner = owner.or(refusal.and_then(|refusal| refusal.account));
-        let checking = || self.check(integration, auth, &fingerprint, &locator, owner.as_ref());
+        let checking = || self.check(integration, auth, &fingerprint, &canonical.locator, owner.as_ref());
         let checked = self.checks.join(&fingerprint, checking).await;
         match checked {
             Checked::Good(account) => Ok((*account, None)),
@@ -158,7 +157,14 @@ impl Front {
         locator: &str,
         owner: Option<&AccountId>,
     ) -> Checked {
-        if !self.guesses.allow(locator) {
+        let per_minute = match locator {
+            "" => self.policy.credentials.token_checks_per_minute,
+            _ => self.policy.credentials.checks_per_minute,
+        };
+        if !self
+            .guesses
+            .allow(&format!("{}|{locator}", integration.name), per_minute)
+        {
             return Checked::TooMany;
         }
         let began = Instant::now();
@@ -230,9 +236,9 @@ impl Front {
             id: id.clone(),
             integration: integration.name.clone(),
             connector: integration.connector.id().to_owned(),
-            budget: self
-                .keys
-                .budget_scope(integration.connector.id(), &learned.budget_scope),
+            // A check that names no account of the CRM has none but the integration's.
+            budget: learned.budgets.account.or(learned.budgets.app).unwrap_or_default(),
+            user_budget: learned.budgets.user,
             created: now,
             fingerprint: fingerprint.clone(),
             learned: learned.values,
@@ -312,20 +318,13 @@ fn refused(integration: &Integration) -> ApiError {
 }
 
 /// Live checks per minute and locator.
+#[derive(Default)]
 pub struct Guesses {
-    per_minute: u32,
     windows: Mutex<HashMap<String, (Instant, u32)>>,
 }
 
 impl Guesses {
-    pub fn new(per_minute: u32) -> Guesses {
-        Guesses {
-            per_minute,
-            windows: Mutex::default(),
-        }
-    }
-
-    fn allow(&self, locator: &str) -> bool {
+    fn allow(&self, locator: &str, per_minute: u32) -> bool {
         let now = Instant::now();
         let minute = Duration::from_secs(60);
         let mut windows = self.windows.lock();
@@ -337,6 +336,6 @@ impl Guesses {
             (*since, *count) = (now, 0);
         }
         *count += 1;
-        *count <= self.per_minute
+        *count <= per_minute
     }
 }

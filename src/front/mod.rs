@@ -104,7 +104,7 @@ impl Front {
         integrations: Arc<Integrations>,
         policy: Policy,
     ) -> Front {
-        let guesses = identify::Guesses::new(policy.credentials.checks_per_minute);
+        let guesses = identify::Guesses::default();
         Front {
             store,
             queue,

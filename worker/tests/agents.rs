@@ -236,6 +236,7 @@ impl Scene {
             integration: "demo".into(),
             connector: "demo".into(),
             budget: "b".into(),
+            user_budget: None,
             created: now,
             fingerprint: Fingerprint("f".into()),
             learned: BTreeMap::new(),

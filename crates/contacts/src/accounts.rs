@@ -20,6 +20,9 @@ pub struct Account {
     pub connector: String,
     /// The key its budget is kept under ([`Keys::budget_scope`]).
     pub budget: String,
+    /// The key of the budget of its user's calls ([`Keys::user_budget_scope`]).
+    #[serde(default)]
+    pub user_budget: Option<String>,
     pub created: Micros,
     /// The newest credentials that the CRM accepted.
     pub credentials: Sealed,

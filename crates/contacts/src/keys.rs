@@ -154,9 +154,19 @@ impl Keys {
         )[..16]))
     }
 
-    /// The key a budget is kept under: two integrations on one CRM account share its limit.
-    pub fn budget_scope(&self, connector: &str, limit_scope: &str) -> String {
-        hex(&mac(&self.budgets, &[connector, limit_scope])[..16])
+    /// The key that the budget of one account at a CRM is kept under: two integrations on it share its limit.
+    pub fn budget_scope(&self, connector: &str, account: &str) -> String {
+        hex(&mac(&self.budgets, &[connector, account])[..16])
+    }
+
+    /// That of the calls of one of its users.
+    pub fn user_budget_scope(&self, connector: &str, account: &str, user: &str) -> String {
+        hex(&mac(&self.budgets, &[connector, account, "user", user])[..16])
+    }
+
+    /// That of all calls of an integration.
+    pub fn app_budget_scope(&self, connector: &str, integration: &str) -> String {
+        hex(&mac(&self.budgets, &[connector, integration, "app"])[..16])
     }
 
     /// The keyed hash under which a phone, an email or an alias of a contact is looked up.

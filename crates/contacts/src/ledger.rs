@@ -31,9 +31,41 @@ use crate::time::{Micros, micros};
 /// A limit of a CRM, with the share that is left to others already taken off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Unique within the budget scope.
+    /// Unique within the connector.
     pub name: String,
     pub kind: LimitKind,
+    pub scope: LimitScope,
+}
+
+/// Whose calls count against a limit: of each there is a budget of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LimitScope {
+    /// All calls of our application, for whatever account.
+    App,
+    /// All calls of one account at the CRM, whoever makes them.
+    #[default]
+    Account,
+    /// The calls of one user of the CRM.
+    User,
+}
+
+/// The keys of the budgets that calls count against. `None`: nobody knows yet whose calls they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scopes {
+    pub app: Option<String>,
+    pub account: Option<String>,
+    pub user: Option<String>,
+}
+
+impl Scopes {
+    pub fn key(&self, scope: LimitScope) -> Option<&str> {
+        let key = match scope {
+            LimitScope::App => &self.app,
+            LimitScope::Account => &self.account,
+            LimitScope::User => &self.user,
+        };
+        key.as_deref()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +225,9 @@ struct Lease {
     slots: u32,
     /// Cost of one slot per limit, with the length of its window (0: no window).
     costs: Vec<(String, u32, u64)>,
+    /// What one slot took of the schedules, in microseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    paced: Vec<(String, u64)>,
     /// When calls of it have surely arrived: counted then if nobody finished them.
     counts_at: Micros,
     /// Counted already; only concurrency still holds it.
@@ -263,6 +298,7 @@ impl Budget {
         self.wants.remove(ask.waiter);
         self.last_lease += 1;
         let send_by = now.plus(ask.times.send_within);
+        let mut paced = Vec::new();
         for charge in ask.charges {
             let used = self.limits.entry(charge.limit.name.clone()).or_default();
             let cost = charge.cost.saturating_mul(slots);
@@ -270,6 +306,7 @@ impl Budget {
                 LimitKind::Window { length, max } => {
                     if let Some(pace) = Pace::of(length, max) {
                         used.next = pace.after(used.next, cost.into(), now);
+                        paced.push((charge.limit.name.clone(), pace.of_cost(charge.cost.into())));
                     }
                 }
                 LimitKind::Quota { period, offset, .. } => {
@@ -293,6 +330,7 @@ impl Budget {
                     (charge.limit.name.clone(), charge.cost, length)
                 })
                 .collect(),
+            paced,
             counts_at: send_by.plus(ask.times.arrive_within),
             counted: false,
             ends: send_by.plus(ask.times.call_timeout.max(ask.times.arrive_within)),
@@ -329,6 +367,11 @@ impl Budget {
             for (name, cost, length) in self.leases[index].costs.clone() {
                 if let (Some(used), 0) = (self.limits.get_mut(&name), length) {
                     used.used = used.used.saturating_sub(u64::from(cost) * u64::from(slots));
+                }
+            }
+            for (name, schedule) in self.leases[index].paced.clone() {
+                if let Some(used) = self.limits.get_mut(&name) {
+                    used.next = used.next.saturating_sub(schedule * u64::from(slots));
                 }
             }
         }

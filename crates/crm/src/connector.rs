@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contacts::ledger::{Charge, EVERYTHING, Limit, LimitKind as Kind};
+use contacts::ledger::{Charge, EVERYTHING, Limit, LimitKind as Kind, LimitScope};
 use contacts::{ErrorKind, Micros};
 use minijinja::Value;
 
@@ -327,6 +327,7 @@ impl Connector {
         match kind {
             ErrorKind::Throttled { until } => vec![Hold {
                 limit: EVERYTHING.to_owned(),
+                scope: LimitScope::Account,
                 until,
                 quota: false,
             }],
@@ -341,6 +342,7 @@ impl Connector {
                 let mut holds: Vec<Hold> = quotas
                     .map(|limit| Hold {
                         limit: limit.name.clone(),
+                        scope: limit.scope,
                         until,
                         quota: true,
                     })
@@ -348,6 +350,7 @@ impl Connector {
                 if holds.is_empty() {
                     holds.push(Hold {
                         limit: EVERYTHING.to_owned(),
+                        scope: LimitScope::Account,
                         until,
                         quota: true,
                     });
@@ -392,5 +395,6 @@ fn limit_of(limit: &LimitSpec, conn: &Value, now: Micros) -> CrmResult<Limit> {
     Ok(Limit {
         name: limit.name.clone(),
         kind,
+        scope: limit.scope,
     })
 }

@@ -1,13 +1,13 @@
 //! Local pacing: slots are taken from the shared ledger at most a second ahead and used evenly. No slot, no call; store
 //! gone, no call.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contacts::ledger::{Ask, Charge, Class, LeaseId, Ledger, Limit, LimitKind, Taken, Times};
+use contacts::ledger::{Ask, Charge, Class, LeaseId, Ledger, Limit, LimitKind, LimitScope, Scopes, Taken, Times};
 use contacts::ports::{Documents, StoreResult};
 use contacts::{Clock, ErrorKind, Micros};
 use governor::clock::{Clock as _, DefaultClock};
@@ -73,7 +73,7 @@ impl Default for Patience {
     }
 }
 
-/// Gives out slots for the calls of one budget scope.
+/// Gives out slots for the calls of one account.
 #[derive(Clone)]
 pub struct Pacer {
     inner: Option<Arc<Inner>>,
@@ -81,8 +81,7 @@ pub struct Pacer {
 
 struct Inner {
     budgets: Arc<dyn Budgets>,
-    /// The budget's key: a keyed hash of (connector, limit scope).
-    scope: String,
+    scopes: Scopes,
     class: Class,
     patience: Patience,
     times: Times,
@@ -94,6 +93,7 @@ struct Inner {
 
 /// Slots taken ahead for one set of charges.
 struct Spare {
+    scope: LimitScope,
     lease: LeaseId,
     left: u32,
     send_by: Micros,
@@ -102,7 +102,7 @@ struct Spare {
 /// A call may be sent now. Settle it when the reply is in.
 #[must_use]
 pub(crate) struct Slot {
-    lease: Option<LeaseId>,
+    leases: Vec<(LimitScope, LeaseId)>,
 }
 
 impl std::fmt::Debug for Pacer {
@@ -126,7 +126,7 @@ impl Pacer {
     /// `waiter` names the process or request, so that its want in the ledger is renewed instead of doubled.
     pub fn new(
         budgets: Arc<dyn Budgets>,
-        scope: impl Into<String>,
+        scopes: Scopes,
         class: Class,
         patience: Patience,
         times: Times,
@@ -135,7 +135,7 @@ impl Pacer {
     ) -> Pacer {
         let inner = Inner {
             budgets,
-            scope: scope.into(),
+            scopes,
             class,
             patience,
             times,
@@ -157,39 +157,20 @@ impl Pacer {
     /// Waits for a slot.
     pub(crate) async fn slot(&self, charges: &[Charge]) -> CrmResult<Slot> {
         let Some(inner) = &self.inner else {
-            return Ok(Slot { lease: None });
+            return Ok(Slot { leases: Vec::new() });
         };
         let patience = match inner.class {
             Class::Bulk => inner.patience.bulk,
             Class::Interactive => inner.patience.interactive,
         };
         let give_up = inner.clock.now().plus(patience);
+        let parts = inner.parts(charges);
         inner.space(charges).await;
         loop {
-            if let Some(lease) = inner.spare_slot(charges).await {
-                return Ok(Slot { lease: Some(lease) });
-            }
             let now = inner.clock.now();
-            let ask = Ask {
-                charges,
-                slots: inner.ahead(charges),
-                class: inner.class,
-                waiter: &inner.waiter,
-                times: inner.times,
-            };
-            match inner.budgets.take(&inner.scope, &ask, now).await.map_err(store_down)? {
-                Taken::Slots { lease, slots, send_by } => {
-                    if slots > 1 {
-                        let spare = Spare {
-                            lease,
-                            left: slots - 1,
-                            send_by,
-                        };
-                        inner.spare.lock().insert(key(charges), spare);
-                    }
-                    return Ok(Slot { lease: Some(lease) });
-                }
-                Taken::Wait {
+            match inner.take(&parts, now).await? {
+                Given::Slot(slot) => return Ok(slot),
+                Given::Wait {
                     until,
                     limit,
                     quota: true,
@@ -197,7 +178,7 @@ impl Pacer {
                     let message = format!("the quota `{limit}` is used up");
                     return Err(CrmError::new(ErrorKind::Quota { until }, message));
                 }
-                Taken::Wait {
+                Given::Wait {
                     until,
                     limit,
                     quota: false,
@@ -215,23 +196,19 @@ impl Pacer {
 
     /// The call of a slot was answered or has failed.
     pub(crate) async fn settle(&self, slot: Slot) {
-        let (Some(inner), Some(lease)) = (&self.inner, slot.lease) else {
-            return;
-        };
-        // If the store is gone, the ledger counts the slot as its latest possible arrival by itself.
-        if let Err(error) = inner.budgets.finish(&inner.scope, lease, 1, inner.clock.now()).await {
-            tracing::debug!(%error, "a finished call could not be told to the ledger");
+        let Some(inner) = &self.inner else { return };
+        for (key, lease) in inner.keyed(slot) {
+            // If the store is gone, the ledger counts the slot as its latest possible arrival by itself.
+            if let Err(error) = inner.budgets.finish(key, lease, 1, inner.clock.now()).await {
+                tracing::debug!(%error, "a finished call could not be told to the ledger");
+            }
         }
     }
 
     /// The call of a slot was never sent.
     pub(crate) async fn give_back(&self, slot: Slot) {
-        let (Some(inner), Some(lease)) = (&self.inner, slot.lease) else {
-            return;
-        };
-        if let Err(error) = inner.budgets.give_back(&inner.scope, lease, 1, inner.clock.now()).await {
-            tracing::debug!(%error, "an unused slot could not be given back to the ledger");
-        }
+        let Some(inner) = &self.inner else { return };
+        inner.give_back(slot).await;
     }
 
     /// The CRM said that a call with these charges has cost so much in truth.
@@ -243,10 +220,13 @@ impl Pacer {
             self.rest().await;
         }
         for charge in charges.iter().filter(dearer) {
+            let Some(key) = inner.scopes.key(charge.limit.scope) else {
+                continue;
+            };
             let extra = cost - charge.cost;
             inner
                 .budgets
-                .cost_more(&inner.scope, &charge.limit, extra, inner.clock.now())
+                .cost_more(key, &charge.limit, extra, inner.clock.now())
                 .await
                 .map_err(store_down)?;
         }
@@ -258,9 +238,12 @@ impl Pacer {
         let Some(inner) = &self.inner else { return Ok(()) };
         // What was taken ahead was taken before the CRM said so.
         self.rest().await;
+        let Some(key) = inner.scopes.key(hold.scope) else {
+            return Ok(());
+        };
         inner
             .budgets
-            .hold(&inner.scope, &hold.limit, hold.until, hold.quota)
+            .hold(key, &hold.limit, hold.until, hold.quota)
             .await
             .map_err(store_down)
     }
@@ -271,9 +254,12 @@ impl Pacer {
         let Some(charge) = charges.iter().find(|charge| charge.limit.name == hold.limit) else {
             return self.hold(hold).await;
         };
+        let Some(key) = inner.scopes.key(charge.limit.scope) else {
+            return Ok(());
+        };
         let held = inner
             .budgets
-            .none_left(&inner.scope, &charge.limit, asked_at, hold.until)
+            .none_left(key, &charge.limit, asked_at, hold.until)
             .await
             .map_err(store_down)?;
         if held {
@@ -300,28 +286,112 @@ fn store_down(error: contacts::StoreError) -> CrmError {
     )
 }
 
-fn key(charges: &[Charge]) -> String {
+fn named(charges: &[Charge]) -> String {
     charges
         .iter()
         .map(|charge| format!("{}={} ", charge.limit.name, charge.cost))
         .collect()
 }
 
+/// What was given to one who asked for a slot.
+enum Given {
+    Slot(Slot),
+    /// As [`Taken::Wait`].
+    Wait {
+        until: Micros,
+        limit: String,
+        quota: bool,
+    },
+}
+
 impl Inner {
+    /// The charges by whose budget they go to, each scope with calls of more others first. Charges to what nobody knows
+    /// yet are left out.
+    fn parts(&self, charges: &[Charge]) -> Vec<(LimitScope, Vec<Charge>)> {
+        let mut parts: BTreeMap<LimitScope, Vec<Charge>> = BTreeMap::new();
+        for charge in charges
+            .iter()
+            .filter(|charge| self.scopes.key(charge.limit.scope).is_some())
+        {
+            parts.entry(charge.limit.scope).or_default().push(charge.clone());
+        }
+        if parts.is_empty() && self.scopes.account.is_some() {
+            // What counts against no limit still heeds a hold of everything.
+            parts.insert(LimitScope::Account, Vec::new());
+        }
+        parts.into_iter().collect()
+    }
+
+    /// A slot of every budget, or of none. Ahead is taken only where one budget decides.
+    async fn take(&self, parts: &[(LimitScope, Vec<Charge>)], now: Micros) -> CrmResult<Given> {
+        if let [(_, charges)] = parts
+            && let Some(slot) = self.spare_slot(charges).await
+        {
+            return Ok(Given::Slot(slot));
+        }
+        let mut slot = Slot { leases: Vec::new() };
+        for (scope, charges) in parts {
+            let Some(key) = self.scopes.key(*scope) else { continue };
+            let ask = Ask {
+                charges,
+                slots: if parts.len() == 1 { self.ahead(charges) } else { 1 },
+                class: self.class,
+                waiter: &self.waiter,
+                times: self.times,
+            };
+            match self.budgets.take(key, &ask, now).await {
+                Ok(Taken::Slots { lease, slots, send_by }) => {
+                    slot.leases.push((*scope, lease));
+                    if slots > 1 {
+                        let spare = Spare {
+                            scope: *scope,
+                            lease,
+                            left: slots - 1,
+                            send_by,
+                        };
+                        self.spare.lock().insert(named(charges), spare);
+                    }
+                }
+                Ok(Taken::Wait { until, limit, quota }) => {
+                    self.give_back(slot).await;
+                    return Ok(Given::Wait { until, limit, quota });
+                }
+                Err(error) => {
+                    self.give_back(slot).await;
+                    return Err(store_down(error));
+                }
+            }
+        }
+        Ok(Given::Slot(slot))
+    }
+
+    fn keyed(&self, slot: Slot) -> impl Iterator<Item = (&str, LeaseId)> {
+        let leases = slot.leases.into_iter();
+        leases.filter_map(|(scope, lease)| Some((self.scopes.key(scope)?, lease)))
+    }
+
+    async fn give_back(&self, slot: Slot) {
+        for (key, lease) in self.keyed(slot) {
+            if let Err(error) = self.budgets.give_back(key, lease, 1, self.clock.now()).await {
+                tracing::debug!(%error, "an unused slot could not be given back to the ledger");
+            }
+        }
+    }
+
     /// A slot that was taken before, if one is left and still good.
-    async fn spare_slot(&self, charges: &[Charge]) -> Option<LeaseId> {
+    async fn spare_slot(&self, charges: &[Charge]) -> Option<Slot> {
         let now = self.clock.now();
-        let key = key(charges);
+        let key = named(charges);
         let lapsed = {
             let mut spare = self.spare.lock();
             let found = spare.get_mut(&key)?;
             if found.send_by > now.plus(MARGIN) {
                 found.left -= 1;
-                let lease = found.lease;
+                let leases = vec![(found.scope, found.lease)];
                 if found.left == 0 {
                     spare.remove(&key);
                 }
-                return Some(lease);
+                return Some(Slot { leases });
             }
             spare.remove(&key)
         };
@@ -332,11 +402,11 @@ impl Inner {
     }
 
     async fn return_spare(&self, spare: &Spare) {
-        if let Err(error) = self
-            .budgets
-            .give_back(&self.scope, spare.lease, spare.left, self.clock.now())
-            .await
-        {
+        let Some(key) = self.scopes.key(spare.scope) else {
+            return;
+        };
+        let given = self.budgets.give_back(key, spare.lease, spare.left, self.clock.now());
+        if let Err(error) = given.await {
             tracing::debug!(%error, "unused slots could not be given back to the ledger");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use contacts::ledger::LimitScope;
 use contacts::{ErrorKind, Micros};
 use http::HeaderMap;
 use jiff::fmt::rfc2822;
@@ -55,6 +56,8 @@ pub(crate) struct Tests<'a> {
 pub(crate) struct Hold {
     /// The limit's name, or [`contacts::ledger::EVERYTHING`].
     pub limit: String,
+    /// Whose budget the limit is in.
+    pub scope: LimitScope,
     pub until: Micros,
     pub quota: bool,
 }
@@ -337,11 +340,17 @@ pub(crate) fn holds(spec: &Spec, reply: &Reply, scope: &Value, settings: &Client
         let wait = turns.unwrap_or(settings.throttle_default).min(longest);
         holds.push(Hold {
             limit: remaining.limit.clone(),
+            scope: scope_of(spec, &remaining.limit),
             until: now.plus(wait),
             quota,
         });
     }
     holds
+}
+
+fn scope_of(spec: &Spec, limit: &str) -> LimitScope {
+    let named = spec.limits.iter().find(|other| other.name == limit);
+    named.map_or(LimitScope::Account, |limit| limit.scope)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod activation;
 mod brought;
+mod budgets;
 mod isolation;
 mod minted;
 mod none;

@@ -59,6 +59,7 @@ impl Front {
             integration: "model".to_owned(),
             connector: "model".to_owned(),
             budget: name.to_owned(),
+            user_budget: None,
             created: now,
             learned: BTreeMap::new(),
             route: None,

@@ -45,12 +45,17 @@ impl Pace {
         if ahead == 0 {
             return (free.max(cost), now);
         }
-        let may_be_ahead = self.early.saturating_sub(cost.saturating_mul(self.every));
+        let may_be_ahead = self.early.saturating_sub(self.of_cost(cost));
         (free, Micros(next - may_be_ahead.min(next)))
     }
 
     /// When the schedule has its next unit, once `cost` were taken now.
     pub fn after(self, next: u64, cost: u64, now: Micros) -> u64 {
-        next.max(now.0).saturating_add(cost.saturating_mul(self.every))
+        next.max(now.0).saturating_add(self.of_cost(cost))
+    }
+
+    /// Microseconds of the schedule that `cost` take.
+    pub fn of_cost(self, cost: u64) -> u64 {
+        cost.saturating_mul(self.every)
     }
 }

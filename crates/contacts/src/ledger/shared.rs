@@ -1,9 +1,10 @@
 //! Budgets that processes share.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Ask, Budget, LeaseId, Left, Limit, Taken};
+use super::{Ask, Budget, LeaseId, Left, Limit, LimitScope, Scopes, Taken};
 use crate::docs::{self, Change};
 use crate::ports::{DocKey, DocKind, Documents, StoreResult};
 use crate::time::Micros;
@@ -49,9 +50,20 @@ impl<D: Documents + ?Sized> Ledger<D> {
             .await
     }
 
-    pub async fn left(&self, scope: &str, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {
-        let budget: Option<Budget> = docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, scope)).await?;
-        Ok(budget.unwrap_or_default().left(limits, now))
+    /// What is left of each limit now, in their order.
+    pub async fn left(&self, scopes: &Scopes, limits: &[Limit], now: Micros) -> StoreResult<Vec<Left>> {
+        let mut budgets: BTreeMap<LimitScope, Budget> = BTreeMap::new();
+        for limit in limits {
+            if let Entry::Vacant(place) = budgets.entry(limit.scope) {
+                let budget = match scopes.key(limit.scope) {
+                    Some(key) => docs::load(&*self.docs, &DocKey::by_id(DocKind::Budget, key)).await?,
+                    None => None,
+                };
+                place.insert(budget.unwrap_or_default());
+            }
+        }
+        let left = |limit: &Limit| budgets[&limit.scope].left(std::slice::from_ref(limit), now);
+        Ok(limits.iter().flat_map(left).collect())
     }
 
     async fn change<R>(&self, scope: &str, mut change: impl FnMut(&mut Budget) -> R) -> StoreResult<R> {

@@ -9,6 +9,7 @@ fn window(max: u32, length: Duration) -> Charge {
         limit: Limit {
             name: "burst".into(),
             kind: LimitKind::Window { length, max },
+            scope: LimitScope::Account,
         },
         cost: 1,
     }
@@ -112,7 +113,7 @@ proptest! {
         let mut spent: BTreeMap<u64, u64> = BTreeMap::new();
         for (cost, pause) in costs {
             now += pause * MS;
-            let limit = Limit { name: "daily".into(), kind: LimitKind::Quota { period, offset: Duration::from_millis(30), max: 20 } };
+            let limit = Limit { name: "daily".into(), kind: LimitKind::Quota { period, offset: Duration::from_millis(30), max: 20 }, scope: LimitScope::Account };
             let charges = [Charge { limit, cost }];
             match budget.take(&ask(&charges, 1, Class::Bulk), Micros(now)) {
                 Taken::Slots { lease, .. } => {
@@ -182,6 +183,19 @@ fn bulk_is_spread_over_a_long_window() {
     assert!(most.max() <= Some(12), "{calls:?}");
     let longest = calls.windows(2).map(|pair| pair[1] - pair[0]).max();
     assert!(longest <= Some(400 * MS), "{longest:?}");
+}
+
+#[test]
+fn what_is_given_back_takes_no_part_of_the_schedule() {
+    let charges = [window(100, Duration::from_secs(10))];
+    let mut budget = Budget::default();
+    let now = Micros::from_secs(1_000);
+    for _ in 0..50 {
+        let Taken::Slots { lease, .. } = budget.take(&ask(&charges, 1, Class::Bulk), now) else {
+            panic!("nothing was used")
+        };
+        budget.give_back(lease, 1, now);
+    }
 }
 
 proptest! {
@@ -303,6 +317,7 @@ fn concurrency_frees_on_finish_and_after_the_call_timeout_of_a_dead_taker() {
     let limit = Limit {
         name: "one".into(),
         kind: LimitKind::Concurrency { max: 1 },
+        scope: LimitScope::Account,
     };
     let charges = [Charge { limit, cost: 1 }];
     let mut budget = Budget::default();
@@ -340,6 +355,7 @@ fn a_given_back_slot_costs_no_quota() {
             offset: Duration::ZERO,
             max: 1,
         },
+        scope: LimitScope::Account,
     };
     let charges = [Charge {
         limit: limit.clone(),
@@ -361,7 +377,7 @@ proptest! {
         costs in prop::collection::vec((1..5u32, 0..60u64, 0..4u32), 1..80),
     ) {
         let period = Duration::from_millis(500);
-        let limit = Limit { name: "credits".into(), kind: LimitKind::Rolling { period, max: 20 } };
+        let limit = Limit { name: "credits".into(), kind: LimitKind::Rolling { period, max: 20 }, scope: LimitScope::Account };
         let mut budget = Budget::default();
         let mut now = 1_000_000_000u64;
         let mut spent: Vec<(u64, u64)> = Vec::new();
@@ -416,6 +432,7 @@ fn what_a_call_has_cost_besides_counts_against_every_kind_of_limit() {
         let limit = Limit {
             name: "calls".into(),
             kind,
+            scope: LimitScope::Account,
         };
         let mut budget = Budget::default();
         budget.cost_more(&limit, 7, now);

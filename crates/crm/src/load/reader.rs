@@ -62,11 +62,6 @@ impl<'s> Reader<'s> {
         self.problem(at, error.what, error.hint);
     }
 
-    /// Refuses by name what the vocabulary holds and the engine does not do yet.
-    pub fn not_run_yet(&self, at: usize, what: &str) {
-        self.problem(at, format!("{what} is not run yet"), None);
-    }
-
     /// The problems in the order of the file.
     pub fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();

@@ -432,10 +432,6 @@ impl<'r, 's> Table<'r, 's> {
         self.reader.problem(self.place(key), what, hint.map(str::to_owned));
     }
 
-    pub fn not_run_yet(&self, key: &'static str, what: &str) {
-        self.reader.not_run_yet(self.place(key), what);
-    }
-
     /// The texts of the table, which may be words that decide which other keys it has.
     fn words(&self) -> BTreeMap<String, String> {
         let texts = self.entries.iter().filter_map(|(key, value)| {

@@ -30,7 +30,7 @@ pub use mapping::Mapping;
 pub use operations::{
     Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, PRIORITIES, STATUSES, Step,
 };
-pub use pacing::{LimitKind, LimitScope, LimitSpec, Maximum, Remaining, Reset, Signal, SignalSource, Throttle, Unit};
+pub use pacing::{LimitKind, LimitSpec, Maximum, Remaining, Reset, Signal, SignalSource, Throttle, Unit};
 pub use paging::{AtCap, Paging, PagingKind, Stop};
 pub use replies::{Replies, Rule, Verdict};
 pub use request::{Body, Request};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contacts::Micros;
+use contacts::ledger::LimitScope;
 use http::HeaderName;
 use jiff::Timestamp;
 use minijinja::Value;
@@ -56,17 +57,6 @@ pub enum Reset {
 pub enum Maximum {
     Fixed(u64),
     Computed(Template),
-}
-
-/// Who shares a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitScope {
-    /// All callers of one CRM organisation.
-    Account,
-    /// One user of it.
-    User,
-    /// All calls of our application to the vendor, whichever the organisation.
-    App,
 }
 
 /// `[throttle]`
@@ -209,9 +199,6 @@ impl LimitSpec {
                 ("app", LimitScope::App),
             ],
         );
-        if matches!(scope, Some(LimitScope::App | LimitScope::User)) {
-            table.not_run_yet("scope", "a limit scope other than `account`");
-        }
         let (only, except) = (operations(&table, "only"), operations(&table, "except"));
         if !only.is_empty() && !except.is_empty() {
             table.problem("except", "a limit has either `only` or `except`", None);

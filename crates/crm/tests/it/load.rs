@@ -59,21 +59,6 @@ fn an_empty_file_says_what_is_needed() {
 }
 
 #[test]
-fn what_is_not_run_yet_is_refused_by_name() {
-    let each = [(
-        "[contacts.map]\n",
-        "[[limits]]\nname = \"each\"\nkind = \"window\"\nwindow = \"1s\"\nmax = 1\nscope = \"user\"\n[contacts.map]\n",
-        "a limit scope other than `account`",
-    )];
-    for (from, to, what) in each {
-        let text = problems(&small_with(&[(from, to)]));
-        assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.contains(&format!("{what} is not run yet")), "{text}");
-        assert!(text.starts_with("small.toml:"), "{text}");
-    }
-}
-
-#[test]
 fn secrets_stay_out_of_data_and_urls() {
     let url = problems(&small_with(&[(
         "\"${conn.site}\"",

@@ -1,5 +1,6 @@
 //! The pacer against a real ledger's rules, without a store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use contacts::ledger::{Ask, Budget, Class, LeaseId, Limit, Taken, Times};
+use contacts::ledger::{Ask, Budget, Class, LeaseId, Limit, Scopes, Taken, Times};
 use contacts::ports::{StoreErrorKind, StoreResult};
 use contacts::{ErrorKind, Micros, StoreError, SystemClock};
 use crm::{Budgets, Client, ClientSettings, Pacer, Patience};
@@ -19,60 +20,72 @@ use crate::support::{SMALL, client_with, load, serve};
 
 #[derive(Default)]
 struct Memory {
-    budget: Mutex<Budget>,
+    budgets: Mutex<BTreeMap<String, Budget>>,
     down: AtomicBool,
 }
 
 impl Memory {
-    fn with<R>(&self, change: impl FnOnce(&mut Budget) -> R) -> StoreResult<R> {
+    fn with<R>(&self, scope: &str, change: impl FnOnce(&mut Budget) -> R) -> StoreResult<R> {
         if self.down.load(Ordering::SeqCst) {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "the store is gone"));
         }
-        Ok(change(&mut self.budget.lock()))
+        Ok(change(self.budgets.lock().entry(scope.to_owned()).or_default()))
     }
 }
 
 #[async_trait]
 impl Budgets for Memory {
-    async fn take(&self, _: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
-        self.with(|budget| budget.take(ask, now))
+    async fn take(&self, scope: &str, ask: &Ask<'_>, now: Micros) -> StoreResult<Taken> {
+        self.with(scope, |budget| budget.take(ask, now))
     }
 
-    async fn finish(&self, _: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
-        self.with(|budget| budget.finish(lease, calls, now))
+    async fn finish(&self, scope: &str, lease: LeaseId, calls: u32, now: Micros) -> StoreResult<()> {
+        self.with(scope, |budget| budget.finish(lease, calls, now))
     }
 
-    async fn give_back(&self, _: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
-        self.with(|budget| budget.give_back(lease, slots, now))
+    async fn give_back(&self, scope: &str, lease: LeaseId, slots: u32, now: Micros) -> StoreResult<()> {
+        self.with(scope, |budget| budget.give_back(lease, slots, now))
     }
 
-    async fn cost_more(&self, _: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
-        self.with(|budget| budget.cost_more(limit, extra, now))
+    async fn cost_more(&self, scope: &str, limit: &Limit, extra: u32, now: Micros) -> StoreResult<()> {
+        self.with(scope, |budget| budget.cost_more(limit, extra, now))
     }
 
-    async fn hold(&self, _: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
-        self.with(|budget| budget.hold(limit, until, quota))
+    async fn hold(&self, scope: &str, limit: &str, until: Micros, quota: bool) -> StoreResult<()> {
+        self.with(scope, |budget| budget.hold(limit, until, quota))
     }
 
-    async fn none_left(&self, _: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
-        self.with(|budget| budget.none_left(limit, asked_at, until))
+    async fn none_left(&self, scope: &str, limit: &Limit, asked_at: Micros, until: Micros) -> StoreResult<bool> {
+        self.with(scope, |budget| budget.none_left(limit, asked_at, until))
     }
 }
 
 fn pacer(memory: &Arc<Memory>, class: Class, patience: Duration) -> Pacer {
+    pacer_of(scopes(), memory, class, patience)
+}
+
+fn pacer_of(scopes: Scopes, memory: &Arc<Memory>, class: Class, patience: Duration) -> Pacer {
     let patience = Patience {
         bulk: patience,
         interactive: patience,
     };
     Pacer::new(
         memory.clone(),
-        "scope",
+        scopes,
         class,
         patience,
         Times::default(),
         "test",
         Arc::new(SystemClock),
     )
+}
+
+fn scopes() -> Scopes {
+    Scopes {
+        app: Some("app".into()),
+        account: Some("account".into()),
+        user: Some("user".into()),
+    }
 }
 
 fn source(limits: &str) -> String {
@@ -174,6 +187,42 @@ async fn a_throttled_reply_stops_the_scope_not_only_the_call() {
         ErrorKind::NoBudget { until }
     );
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+/// A limit of our application is shared by all accounts, one of a user by nobody.
+#[tokio::test]
+async fn invariant_10_a_call_needs_a_slot_of_every_budget_it_counts_against() {
+    let memory = Arc::new(Memory::default());
+    let counted = Arc::new(Counted::default());
+    let origin = counting(counted.clone()).await;
+    let limits = "[[limits]]\nname = \"app\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 5\nscope = \"app\"\n\
+                  [[limits]]\nname = \"user\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 2\nscope = \"user\"\n";
+    let of = |account: &str, user: &str| {
+        let scopes = Scopes {
+            app: Some("app".into()),
+            account: Some(account.into()),
+            user: Some(user.into()),
+        };
+        client(
+            &source(limits),
+            &origin,
+            pacer_of(scopes, &memory, Class::Bulk, Duration::ZERO),
+        )
+    };
+    let first = of("a", "ana");
+    first.full_page(None).await.expect("her first");
+    first.full_page(None).await.expect("her second");
+    let error = first.full_page(None).await.unwrap_err();
+    assert!(error.to_string().contains("`user`"), "{error}");
+    // What she was refused took nothing from the others.
+    for user in ["bea", "cia"] {
+        let other = of("b", user);
+        other.full_page(None).await.expect("a first one");
+        let _ = other.full_page(None).await;
+    }
+    let error = of("c", "dora").full_page(None).await.unwrap_err();
+    assert!(error.to_string().contains("`app`"), "{error}");
+    assert_eq!(counted.calls.lock().len(), 5);
 }
 
 #[tokio::test]

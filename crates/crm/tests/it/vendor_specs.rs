@@ -128,6 +128,7 @@ async fn every_request_is_legal_by_the_vendors_own_document() {
     };
     let folder = PathBuf::from(folder);
     let scratch = tempfile::tempdir().expect("a temporary folder");
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut wrong = Vec::new();
     for (connector, documents, prefix, least) in [

@@ -134,6 +134,9 @@ section! {
         recheck_after: Duration = "1m" in "1ms"..="1day";
         /// Live checks per minute and locator, so that guessing is slow.
         checks_per_minute: u32 = "10" in "1"..="6000";
+        /// The same of an integration whose credentials name no CRM, only tokens, which nobody guesses: all its accounts share
+        /// it, and each new token of Talkdesk's is checked once.
+        token_checks_per_minute: u32 = "600" in "1"..="60000";
     }
 }
 
