@@ -260,10 +260,11 @@ impl Integration {
         let (Some(http), Some(logo), Some(icon), true) = (http, logo, icon, problems.is_empty()) else {
             return Err(problems);
         };
+        let mapping = mapping_version(&source, &adjustments, settings.region.as_deref());
         Ok(Integration {
             name: name.to_owned(),
             title: connector.title().to_owned(),
-            traits: Traits::of(&connector, settings.lag, settings.overlap),
+            traits: Traits::of(&connector, mapping, settings.lag, settings.overlap),
             pace: Pace {
                 poll: settings.poll.unwrap_or(all.refresh.poll),
                 reconcile: settings
@@ -276,7 +277,7 @@ impl Integration {
                     .has_agents()
                     .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
-            mapping: mapping_version(&source, &adjustments),
+            mapping,
             hooks_at: hooks_at(name, &connector, settings, all),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
@@ -612,9 +613,9 @@ pub fn role_name(role: Option<Role>) -> &'static str {
     }
 }
 
-/// Another file, or another adjustment of it, is another mapping.
-fn mapping_version(source: &str, adjustments: &Adjustments) -> u32 {
-    let mut text = source.to_owned();
+/// Another file, another adjustment of it, or another region of its phones is another mapping.
+fn mapping_version(source: &str, adjustments: &Adjustments, region: Option<&str>) -> u32 {
+    let mut text = format!("{}\n{source}", region.unwrap_or_default());
     if !adjustments.is_empty() {
         text.push_str(&format!("{adjustments:?}"));
     }

@@ -160,6 +160,7 @@ fn policy(settings: &Settings) -> Policy {
         },
         dirty_limit: settings.refresh.dirty_limit,
         held_look: settings.refresh.held_look,
+        remap_within: settings.refresh.remap_within,
         ..Policy::default()
     }
 }

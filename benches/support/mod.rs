@@ -117,6 +117,7 @@ pub fn row(keys: &Keys, account: &AccountId, n: u64, version: u64) -> Row {
         updated: Micros(1_700_000_000_000_000 + n * 1_000 + version),
         observed: SystemClock.now(),
         indexed: false,
+        waits: false,
         hash: content_hash(&body),
         body,
         keys,

@@ -76,6 +76,77 @@ on_both!(
     }
 );
 
+on_both!(
+    a_changed_mapping_is_taken_on_in_turns_and_news_do_not_wait,
+    |backend| async move {
+        let crm = Crm::start(300).await;
+        let again = |company: &str, within: &str| {
+            format!(
+                "refresh.poll = \"300ms\"\nrefresh.sweep = \"100ms\"\nintegrations.demo.reconcile = \"300ms\"\n\
+                 refresh.remap_within = \"{within}\"\nintegrations.demo.map.company = \"{company}\""
+            )
+        };
+        let bridge = Bridge::start(backend, &crm, &again("'first ' ~ item.id", "1h")).await;
+        let account = bridge.build().await;
+        let first = bridge.run(None).await;
+        assert_eq!(first.ids().len(), 300);
+
+        // A pass that began after the restart.
+        let passed = async |bridge: &Bridge| {
+            let passes = async || {
+                let runs = contacts::runs::list(&*bridge.store, &account).await.expect("the runs");
+                let full = runs.iter().filter(|run| run.kind == contacts::Kind::Full);
+                full.map(|run| run.began).max()
+            };
+            let now = contacts::Clock::now(&contacts::SystemClock);
+            until("a full pass", async || passes().await.is_some_and(|began| began > now)).await;
+        };
+        let companies = |run: &Run| -> std::collections::BTreeMap<String, String> {
+            let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+            let pair = |contact: &serde_json::Value| (text(&contact["id"]), text(&contact["company"]));
+            run.contacts.iter().map(pair).collect()
+        };
+        let bridge = bridge.restart(&crm, &again("'second ' ~ item.id", "30days")).await;
+        passed(&bridge).await;
+        passed(&bridge).await;
+        let second = bridge.run(Some(&first.checkpoint)).await;
+        assert!(second.ids().len() < 10, "{} at once", second.ids().len());
+
+        // Who is edited takes it on with the edit.
+        let id = first
+            .ids()
+            .into_iter()
+            .find(|id| !second.ids().contains(id))
+            .expect("somebody");
+        let change = Change {
+            fields: Some(Fields {
+                job_title: Some("Edited".to_owned()),
+                ..Fields::default()
+            }),
+            ..Change::ids([id.parse::<u64>().expect("a number")])
+        };
+        crm.crm.control(Control::edit("demo", change)).done();
+        let mut checkpoint = second.checkpoint.clone();
+        until("the edit is delivered", async || {
+            let run = bridge.run(Some(&checkpoint)).await;
+            companies(&run)
+                .get(&id)
+                .is_some_and(|company| *company == format!("second {id}"))
+        })
+        .await;
+
+        // In the end, everybody has.
+        checkpoint.clone_from(&first.checkpoint);
+        let bridge = bridge.restart(&crm, &again("'second ' ~ item.id", "0s")).await;
+        passed(&bridge).await;
+        passed(&bridge).await;
+        let last = companies(&bridge.run(Some(&checkpoint)).await);
+        assert_eq!(last.len(), 300);
+        assert!(last.iter().all(|(id, company)| *company == format!("second {id}")));
+        bridge.stop().await;
+    }
+);
+
 #[test]
 fn adjustments_that_cannot_be_are_told_with_their_settings() {
     let text = settings_text(

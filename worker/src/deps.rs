@@ -50,6 +50,8 @@ pub struct Policy {
     pub dirty_limit: usize,
     /// Time between two looks at work whose connector or lane is paused.
     pub held_look: Duration,
+    /// Time over which contacts take on a changed mapping.
+    pub remap_within: Duration,
 }
 
 impl Default for Policy {
@@ -67,6 +69,7 @@ impl Default for Policy {
             tombstones: Duration::from_secs(30 * 24 * 3600),
             dirty_limit: 500,
             held_look: Duration::from_secs(30),
+            remap_within: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

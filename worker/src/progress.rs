@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use contacts::remap::Mapped;
 use contacts::time::micros;
 use contacts::{Fence, Micros};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct Progress {
     /// The fence under which that pass began.
     #[serde(default)]
     pub last_full_fence: Fence,
+    /// The mapping that rows are written by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<Mapped>,
 }
 
 /// A token that stands for a moment of a CRM's stream of changes.

@@ -106,13 +106,15 @@ pub struct Traits {
     pub delta: Option<Delta>,
     /// It lists users.
     pub agents: bool,
+    /// The version of the mapping.
+    pub mapping: u32,
     /// A user may slip from page to page unseen, so that one list proves nobody's absence.
     pub agents_may_slip: bool,
 }
 
 impl Traits {
     /// What a connector says of itself; `lag` and `overlap` of the integration win.
-    pub fn of(connector: &Connector, lag: Option<Duration>, overlap: Option<Duration>) -> Traits {
+    pub fn of(connector: &Connector, mapping: u32, lag: Option<Duration>, overlap: Option<Duration>) -> Traits {
         let deletions = connector.deletions();
         Traits {
             changes: connector.has_changes(),
@@ -125,6 +127,7 @@ impl Traits {
             ids_list: deletions.ids,
             delta: connector.delta(),
             agents: connector.has_agents(),
+            mapping,
             agents_may_slip: connector.agents_may_slip(),
         }
     }

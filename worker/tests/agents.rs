@@ -56,6 +56,7 @@ impl Office {
             ids_list: false,
             agents: true,
             agents_may_slip: slips,
+            mapping: 1,
             delta: None,
         };
         Arc::new(Office {

@@ -7,6 +7,7 @@ pub mod time;
 pub mod contact;
 pub mod ids;
 pub mod record;
+pub mod remap;
 
 pub mod agents;
 pub mod keys;

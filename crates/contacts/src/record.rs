@@ -17,6 +17,9 @@ pub struct Row {
     /// Read through something that may lag behind the truth (a search index): such a row never revives a contact unless
     /// its CRM time is newer than the deletion.
     pub indexed: bool,
+    /// Its turn to take on a changed mapping has not come ([`crate::remap`]): other content under the same CRM time is no
+    /// news.
+    pub waits: bool,
     /// [`crate::contact::content_hash`] of `body`.
     pub hash: u64,
     /// Finished Talkdesk JSON, never empty.
@@ -72,8 +75,9 @@ pub fn judge(known: Option<&Known>, row: &Row) -> Verdict {
         let newer = row.observed > known.observed && (!row.indexed || row.updated > known.updated);
         return if newer { Verdict::Write } else { Verdict::Stale };
     }
+    let no_news = row.waits && row.updated == known.updated && row.updated > Micros::ZERO;
     match (row.updated, row.observed) > (known.updated, known.observed) {
-        true if row.hash == known.hash => Verdict::Same,
+        true if row.hash == known.hash || no_news => Verdict::Same,
         true => Verdict::Write,
         false => Verdict::Stale,
     }
@@ -122,6 +126,7 @@ mod tests {
             updated: Micros(updated),
             observed: Micros(observed),
             indexed,
+            waits: false,
             hash,
             body: vec![b'x'],
             keys: vec![],
@@ -190,6 +195,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_keeps_its_content_until_the_crm_has_news() {
+        let known = Known {
+            position: Position(1),
+            updated: Micros(5),
+            observed: Micros(7),
+            hash: 1,
+            keys: vec![],
+        };
+        let waits = |updated, observed| Row {
+            waits: true,
+            ..row(updated, observed, 2, false)
+        };
+        assert_eq!(judge(Some(&known), &waits(5, 8)), Verdict::Same);
+        assert_eq!(judge(Some(&known), &row(5, 8, 2, false)), Verdict::Write);
+        assert_eq!(judge(Some(&known), &waits(6, 8)), Verdict::Write);
+        assert_eq!(judge(Some(&known), &waits(4, 8)), Verdict::Stale);
+        assert_eq!(judge(None, &waits(5, 8)), Verdict::Write);
+        // A CRM without times has no way to say that there is no news.
+        let timeless = Known {
+            updated: Micros::ZERO,
+            ..known
+        };
+        assert_eq!(judge(Some(&timeless), &waits(0, 8)), Verdict::Write);
     }
 
     #[test]

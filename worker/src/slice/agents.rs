@@ -173,6 +173,7 @@ fn row(agent: Agent, observed: Micros, email: u64) -> Row {
         updated: Micros::ZERO,
         observed,
         indexed: false,
+        waits: false,
         hash: content_hash(&body),
         body,
         keys: vec![email],

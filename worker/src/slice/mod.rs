@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use contacts::accounts::{self, Account};
 use contacts::ports::{Head, StoreErrorKind};
+use contacts::remap::Mapped;
 use contacts::runs::Tally;
 use contacts::work::Renewed;
 use contacts::{ErrorKind, Fence, Generation, Kind, Lane, Micros, StoreError, Stream};
@@ -96,8 +97,17 @@ impl<'a> Slice<'a> {
             .open(&account.id, stream, fence, Generation::random())
             .await?;
         let source = deps.sources.source(account).await?;
-        let progress = Progress::read(&head.progress);
+        let mut progress = Progress::read(&head.progress);
         let began = deps.clock.now();
+        if stream == Stream::Contacts {
+            let before = progress.mapped;
+            let mapped = Mapped::on(before, source.traits().mapping, head.ready, began);
+            if before.is_some_and(|before| before.version != mapped.version) {
+                let within = deps.policy.remap_within;
+                tracing::info!(account = %account.id, ?within, "the mapping has changed; contacts take it on in turns");
+            }
+            progress.mapped = Some(mapped);
+        }
         Ok(Slice {
             deps,
             account,

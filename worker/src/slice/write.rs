@@ -73,6 +73,7 @@ impl Slice<'_> {
             .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
             .map(key)
             .collect::<Vec<u64>>();
+        let waits = self.waits(&contact.id);
         let body = contact.to_json();
         // Other lookup keys are other content: a record that merely swallowed another one must be found under its id.
         let mut hashed = body.clone();
@@ -82,10 +83,18 @@ impl Slice<'_> {
             updated,
             observed: asked_at,
             indexed,
+            waits,
             hash: content_hash(&hashed),
             body,
             keys,
         }
+    }
+
+    /// A changed mapping is taken on in turns.
+    fn waits(&self, id: &str) -> bool {
+        let within = self.deps.policy.remap_within;
+        let mapped = self.progress.mapped.as_ref();
+        mapped.is_some_and(|mapped| !mapped.turn_of(id, self.began, within))
     }
 
     /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats

@@ -106,6 +106,7 @@ fn traits(crm: &Crm) -> Traits {
         // Their passes have tests of their own (`tests/agents.rs`).
         agents: false,
         agents_may_slip: false,
+        mapping: 1,
         delta: None,
     }
 }

@@ -59,6 +59,7 @@ pub fn short_policy() -> Policy {
         busy_wait: Duration::from_secs(1),
         tombstones: Duration::from_secs(24 * 3600),
         dirty_limit: 500,
+        remap_within: Duration::ZERO,
     }
 }
 

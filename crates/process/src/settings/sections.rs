@@ -179,6 +179,9 @@ section! {
         dirty_limit: usize = "500" in "1"..="100000";
         /// Time between two looks at work whose connector or lane is paused; it goes on this long after the pause at the latest.
         held_look: Duration = "30s" in "100ms"..="10m";
+        /// Time over which contacts take on a changed mapping, each with the first full pass after its turn, so that Talkdesk is not
+        /// sent everybody at once. What changes at the CRM does not wait. `0s`: all with the next full pass.
+        remap_within: Duration = "7days" in "0s"..="365days";
         /// Share of a snapshot that one full pass may delete.
         brake_ratio: f64 = "0.2" in "0"..="1";
         /// Deletions that are always allowed, however small the snapshot.

@@ -86,6 +86,7 @@ pub fn row(id: &str, updated: u64, observed: u64, text: &str) -> Row {
         updated: Micros(updated),
         observed: Micros(observed),
         indexed: false,
+        waits: false,
         hash: content_hash(&body),
         body,
         keys: Vec::new(),
