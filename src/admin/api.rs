@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::access::Operator;
+use super::operate::explain::Question;
 use super::operate::{Refusal, Which, scope};
 use super::{Admin, view};
 
@@ -20,7 +21,9 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/status", get(status))
         .route("/api/accounts/{id}", get(account))
         .route("/api/accounts/{id}/{action}", post(act))
+        .route("/api/accounts/{id}/explain", post(explain))
         .route("/api/holds/{kind}/{name}/{action}", post(hold))
+        .route("/api/tokens/explain", post(explain_token))
         .route("/api/dead", get(dead))
         .route("/api/dead/redrive", post(redrive))
         .route("/api/dead/discard", post(discard))
@@ -117,6 +120,25 @@ async fn act(
     let action = action.parse()?;
     let said = admin.operate.account(&who, &id, action).await?;
     shown(json!({"said": said}))
+}
+
+async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Given<Question>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.explain(&who, &id, &given(body)?).await?)
+}
+
+async fn explain_token(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Given<super::operate::token::Question>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.explain_token(&who, &given(body)?).await?)
 }
 
 async fn hold(

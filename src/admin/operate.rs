@@ -1,5 +1,8 @@
 //! What operators do: each deed checked against the grant, carried out, and noted in the audit. The page and the API share it.
 
+pub mod explain;
+pub mod token;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +17,7 @@ use worker::Requests;
 use worker::requests::RequestError;
 
 use super::access::{Grant, Operator};
+use crate::integrations::Integrations;
 
 /// What can be done to an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +168,7 @@ pub struct Operate {
     pub clock: Arc<dyn Clock>,
     /// What a worker of this process has; for the CRM calls that end an account's webhook.
     pub worker: worker::Deps,
+    pub integrations: Arc<Integrations>,
     /// Audit entries kept.
     pub audit: usize,
     pub forget_wait: Duration,

@@ -1,6 +1,8 @@
 //! The ops page: HTML made here, of templates that are part of the binary. Works without its script, which only keeps it
 //! up to date.
 
+mod explain;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -26,11 +28,12 @@ const SAID: &str = "snapbridge_said";
 const STYLE: &str = include_str!("pages/style.css");
 const SCRIPT: &str = include_str!("pages/live.js");
 const ICON: &[u8] = include_bytes!("../images/icon.png");
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("macros.html", include_str!("pages/macros.html")),
     ("base.html", include_str!("pages/base.html")),
     ("overview.html", include_str!("pages/overview.html")),
     ("account.html", include_str!("pages/account.html")),
+    ("explain.html", include_str!("pages/explain.html")),
     ("dead.html", include_str!("pages/dead.html")),
     ("budgets.html", include_str!("pages/budgets.html")),
     ("audit.html", include_str!("pages/audit.html")),
@@ -56,6 +59,7 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/ops/login", get(login).post(log_in))
         .route("/ops/logout", post(log_out))
         .route("/ops/act", post(act))
+        .route("/ops/explain", post(explain::explain))
         .route("/ops/style.css", get(style))
         .route("/ops/live.js", get(script))
         .route("/ops/icon.png", get(icon))

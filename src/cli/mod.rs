@@ -118,6 +118,20 @@ enum Command {
         #[command(subcommand)]
         command: Option<ops::Accounts>,
     },
+    /// One contact: why it is, or is not, delivered
+    Contact {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(subcommand)]
+        command: ops::Contact,
+    },
+    /// Checkpoints and offsets: what Talkdesk carries for us
+    Token {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(subcommand)]
+        command: ops::Token,
+    },
     /// Dead letters: work that was given up. List, redrive, discard
     Dead {
         #[command(flatten)]
@@ -308,6 +322,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             watch,
         } => manage::status(config, json, data, accounts, watch).await,
         Command::Accounts { access, command } => ops::accounts(config, access, command).await,
+        Command::Contact { access, command } => ops::contact(config, access, command).await,
+        Command::Token { access, command } => ops::token(config, access, command).await,
         Command::Dead { access, command } => ops::dead(config, access, command).await,
         Command::Budgets { access } => ops::budgets(config, access).await,
         Command::Audit { access } => ops::audit(config, access).await,

@@ -1,5 +1,7 @@
-//! The operators' commands: `accounts`, `dead`, `budgets`, `audit`, `pause`, `resume`, `refresh`. They ask the admin
+//! The operators' commands: `accounts`, `contact`, `token`, `dead`, `budgets`, `audit`, `pause`, `resume`, `refresh`. They ask the admin
 //! listener of a running process, so they work beside an embedded one, too.
+
+mod contact;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +18,8 @@ use super::{Failure, print, settings};
 use crate::admin::access::NAME_HEADER;
 use crate::status::span;
 use crate::wiring::TOKEN_FILE;
+
+pub use contact::{Contact, Token, contact, token};
 
 /// Longer than an account is waited for before it is forgotten.
 const TIMEOUT: Duration = Duration::from_secs(90);

@@ -18,4 +18,5 @@ pub mod sweep;
 pub use consume::run;
 pub use deps::{Deps, Plan, Policy};
 pub use requests::Requests;
+pub use slice::row;
 pub use source::{CrmSource, Source, Sources, Subscribing, Traits};

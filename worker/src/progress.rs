@@ -132,6 +132,11 @@ impl Progress {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// The turn of a contact to take on a changed mapping has not come.
+    pub fn waits(&self, id: &str, now: Micros, within: Duration) -> bool {
+        self.mapped.is_some_and(|mapped| !mapped.turn_of(id, now, within))
+    }
+
     /// A full pass that began under a later fence is complete, and none is under way.
     pub fn has_completed_after(&self, fence: Fence) -> bool {
         self.full.is_none() && self.last_full_fence > fence

@@ -18,6 +18,7 @@ pub mod accounts;
 pub mod audit;
 pub mod dead;
 pub mod docs;
+pub mod explain;
 pub mod holds;
 pub mod ledger;
 pub mod minted;

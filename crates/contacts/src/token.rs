@@ -65,6 +65,40 @@ pub enum TokenError {
     Expired,
 }
 
+/// Any text that Talkdesk carries for us, for people who ask what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    Checkpoint(Checkpoint),
+    /// Also one that has expired.
+    Offset(Offset),
+    /// The bare date of a predecessor bridge.
+    Date(Micros),
+}
+
+impl Token {
+    pub fn read(text: &str, keys: &Keys, account: &AccountId, stream: Stream) -> Result<Token, TokenError> {
+        if is_offset(text) {
+            return Offset::read(text, keys, account, stream).map(Token::Offset);
+        }
+        Checkpoint::open(text, keys, account, stream).map(|checkpoint| match checkpoint {
+            CheckpointText::Ours(checkpoint) => Token::Checkpoint(checkpoint),
+            CheckpointText::Date(date) => Token::Date(date),
+        })
+    }
+}
+
+/// Neither key ids nor base64url hold a dot, and a time for people does.
+fn is_offset(text: &str) -> bool {
+    text.strip_prefix("v1.")
+        .is_some_and(|rest| rest.matches('.').count() == 1)
+}
+
+/// The id of the key that a token says it is sealed with.
+pub fn key_of(text: &str) -> Option<&str> {
+    let (rest, _) = text.strip_prefix("v1.")?.rsplit_once('.')?;
+    Some(rest.rsplit_once('.').map_or(rest, |(_, kid)| kid))
+}
+
 /// What a checkpoint text turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointText {
@@ -142,11 +176,24 @@ impl Offset {
         stream: Stream,
         now: Micros,
     ) -> Result<Offset, TokenError> {
+        let offset = Offset::read(text, keys, account, stream)?;
+        if now > offset.expires() {
+            return Err(TokenError::Expired);
+        }
+        Ok(offset)
+    }
+
+    /// The last moment at which it can be used.
+    pub fn expires(&self) -> Micros {
+        self.issued.plus(OFFSET_LIFE)
+    }
+
+    fn read(text: &str, keys: &Keys, account: &AccountId, stream: Stream) -> Result<Offset, TokenError> {
         let rest = text.strip_prefix("v1.").ok_or(TokenError::Foreign)?;
         let (kid, sealed) = rest.split_once('.').ok_or(TokenError::Foreign)?;
         let plain = open(keys, &owner(account, "offset", stream), kid, sealed)?;
         let mut fields = Fields(&plain);
-        let offset = (|| {
+        (|| {
             fields.byte().filter(|version| *version == 1)?;
             let generation = Generation(fields.number()?);
             let position = Position(fields.number()?);
@@ -168,11 +215,7 @@ impl Offset {
             })
         })()
         .filter(|_| fields.0.is_empty())
-        .ok_or(TokenError::Foreign)?;
-        if now.since(offset.issued) > OFFSET_LIFE {
-            return Err(TokenError::Expired);
-        }
-        Ok(offset)
+        .ok_or(TokenError::Foreign)
     }
 }
 
@@ -277,6 +320,13 @@ mod tests {
             let text = offset.seal(&keys, &account, Stream::Contacts);
             prop_assert!(text.len() <= 255 && text.is_ascii());
             prop_assert_eq!(Offset::open(&text, &keys, &account, Stream::Contacts, Micros(11)), Ok(offset));
+            for (text, token) in [
+                (checkpoint.seal(&keys, &account, Stream::Contacts), Token::Checkpoint(checkpoint)),
+                (text, Token::Offset(offset)),
+            ] {
+                prop_assert_eq!(Token::read(&text, &keys, &account, Stream::Contacts), Ok(token));
+                prop_assert_eq!(key_of(&text), keys.kids().first().copied());
+            }
         }
 
         #[test]
@@ -285,6 +335,7 @@ mod tests {
             let account = account(&keys, "a");
             for text in [text.clone(), format!("v1.{text}"), format!("v1.new.{text}")] {
                 let _ = Checkpoint::open(&text, &keys, &account, Stream::Contacts);
+                let _ = (Token::read(&text, &keys, &account, Stream::Contacts), key_of(&text));
                 prop_assert!(Offset::open(&text, &keys, &account, Stream::Contacts, Micros(0)).is_err());
             }
         }
@@ -353,6 +404,11 @@ mod tests {
         assert_eq!(
             Offset::open(&text, &keys, &account, Stream::Contacts, late),
             Err(TokenError::Expired)
+        );
+        assert_eq!(
+            Token::read(&text, &keys, &account, Stream::Contacts),
+            Ok(Token::Offset(offset)),
+            "people may still read it"
         );
     }
 

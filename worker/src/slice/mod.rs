@@ -7,6 +7,8 @@ mod full;
 mod ids;
 mod write;
 
+pub use write::row;
+
 use std::sync::Arc;
 use std::time::Duration;
 

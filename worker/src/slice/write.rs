@@ -1,9 +1,10 @@
 //! From a page of the CRM to commits of the snapshot.
 
 use contacts::contact::content_hash;
+use contacts::keys::Keys;
 use contacts::ports::{Commit, HeadChange};
 use contacts::record::{self, Removal, Row};
-use contacts::{Micros, Stream};
+use contacts::{AccountId, Micros, Stream};
 
 use super::{Slice, SliceResult};
 use crate::crash;
@@ -14,6 +15,44 @@ use crm::{Observed, Page};
 pub struct Batch {
     pub rows: Vec<Row>,
     pub removals: Vec<Removal>,
+}
+
+/// What is written of a contact.
+pub fn row(keys: &Keys, account: &AccountId, observed: Observed, asked_at: Micros, indexed: bool) -> Row {
+    let Observed {
+        contact,
+        updated,
+        aliases,
+        ..
+    } = observed;
+    let key = |value: String| keys.lookup_key(account, &value);
+    let keys = contact
+        .phones
+        .iter()
+        .map(|phone| format!("phone:{phone}"))
+        .chain(
+            contact
+                .emails
+                .iter()
+                .map(|email| format!("email:{}", email.to_lowercase())),
+        )
+        .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
+        .map(key)
+        .collect::<Vec<u64>>();
+    let body = contact.to_json();
+    // Other lookup keys are other content: a record that merely swallowed another one must be found under its id.
+    let mut hashed = body.clone();
+    keys.iter().for_each(|key| hashed.extend_from_slice(&key.to_be_bytes()));
+    Row {
+        id: contact.id,
+        updated,
+        observed: asked_at,
+        indexed,
+        waits: false,
+        hash: content_hash(&hashed),
+        body,
+        keys,
+    }
 }
 
 impl Slice<'_> {
@@ -45,56 +84,14 @@ impl Slice<'_> {
                     observed: page.asked_at,
                 });
             } else {
-                batch.rows.push(self.row(observed, page.asked_at, indexed));
+                let within = self.deps.policy.remap_within;
+                let waits = self.progress.waits(&observed.contact.id, self.began, within);
+                let row = row(&self.deps.keys, &self.account.id, observed, page.asked_at, indexed);
+                batch.rows.push(Row { waits, ..row });
             }
         }
         record::in_commit_order(&mut batch.rows);
         batch
-    }
-
-    fn row(&self, observed: Observed, asked_at: Micros, indexed: bool) -> Row {
-        let Observed {
-            contact,
-            updated,
-            aliases,
-            ..
-        } = observed;
-        let key = |value: String| self.deps.keys.lookup_key(&self.account.id, &value);
-        let keys = contact
-            .phones
-            .iter()
-            .map(|phone| format!("phone:{phone}"))
-            .chain(
-                contact
-                    .emails
-                    .iter()
-                    .map(|email| format!("email:{}", email.to_lowercase())),
-            )
-            .chain(aliases.iter().map(|alias| format!("alias:{alias}")))
-            .map(key)
-            .collect::<Vec<u64>>();
-        let waits = self.waits(&contact.id);
-        let body = contact.to_json();
-        // Other lookup keys are other content: a record that merely swallowed another one must be found under its id.
-        let mut hashed = body.clone();
-        keys.iter().for_each(|key| hashed.extend_from_slice(&key.to_be_bytes()));
-        Row {
-            id: contact.id,
-            updated,
-            observed: asked_at,
-            indexed,
-            waits,
-            hash: content_hash(&hashed),
-            body,
-            keys,
-        }
-    }
-
-    /// A changed mapping is taken on in turns.
-    fn waits(&self, id: &str) -> bool {
-        let within = self.deps.policy.remap_within;
-        let mapped = self.progress.mapped.as_ref();
-        mapped.is_some_and(|mapped| !mapped.turn_of(id, self.began, within))
     }
 
     /// Writes a batch in chunks; the progress and `change` move with the last one, so a worker that dies in between repeats

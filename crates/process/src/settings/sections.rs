@@ -318,9 +318,9 @@ section! {
         /// Token that may look: 16 to 128 letters, digits, _ or -, or its `sha256:` hash (`snapbridge keys hash --new`). Two
         /// while it is rotated.
         read: Secrets = "";
-        /// Token that may also pause, resume, refresh and redrive.
+        /// Token that may also pause, resume, refresh, redrive, and have a contact explained.
         operate: Secrets = "";
-        /// Token that may also forget accounts and discard dead letters.
+        /// Token that may also forget accounts, discard dead letters, and see the values of a contact that is explained.
         admin: Secrets = "";
         /// Time after which one logs in anew.
         session: Duration = "12h" in "1m"..="7days";
