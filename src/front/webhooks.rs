@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use contacts::{AccountId, accounts, subscription};
 use crm::{Event, Hooks, Refused, Verified, WebhookRequest};
-use futures::future;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -210,14 +209,14 @@ impl Front {
                     .map(|dedupe| self.event_key(integration, account.as_ref(), dedupe))
             })
             .collect();
-        let seen = future::try_join_all(keys.iter().map(|key| async {
-            match key {
-                Some(key) => Ok(self.store.get(key, now).await?.is_some()),
-                None => Ok(false),
-            }
-        }))
-        .await
-        .map_err(|error: contacts::StoreError| not_taken(process::chain(&error)))?;
+        let asked: Vec<String> = keys.iter().flatten().cloned().collect();
+        let there = self.store.there(&asked, now).await;
+        let there = there.map_err(|error| not_taken(process::chain(&error)))?;
+        let seen: BTreeSet<&String> = asked
+            .iter()
+            .zip(there)
+            .filter_map(|(key, there)| there.then_some(key))
+            .collect();
 
         // An account's own URL is for its own events: a sender that proves nothing but to know the URL (Salesforce) says
         // whose they are in the body.
@@ -230,17 +229,23 @@ impl Front {
         };
         let mut named: BTreeMap<AccountId, BTreeSet<String>> = BTreeMap::new();
         let mut fresh = Vec::new();
-        for ((event, key), seen) in relevant.into_iter().zip(keys).zip(seen) {
-            if seen {
+        let mut routes: BTreeMap<String, Vec<AccountId>> = BTreeMap::new();
+        for (event, key) in relevant.into_iter().zip(keys) {
+            if key.as_ref().is_some_and(|key| seen.contains(key)) {
                 count("repeated", 1);
                 continue;
             }
             let accounts = match (&account, &event.account) {
                 (Some(_), Some(route)) if own.as_ref().is_some_and(|own| own != route) => Vec::new(),
                 (Some(account), _) => vec![account.clone()],
-                (None, Some(route)) => accounts::by_route(&*self.store, &integration.name, route)
-                    .await
-                    .map_err(|error| not_taken(process::chain(&error)))?,
+                (None, Some(route)) => match routes.get(route) {
+                    Some(accounts) => accounts.clone(),
+                    None => {
+                        let found = accounts::by_route(&*self.store, &integration.name, route).await;
+                        let found = found.map_err(|error| not_taken(process::chain(&error)))?;
+                        routes.entry(route.clone()).or_insert(found).clone()
+                    }
+                },
                 (None, None) => Vec::new(),
             };
             if accounts.is_empty() {
@@ -268,10 +273,7 @@ impl Front {
                 .await
                 .map_err(|error| not_taken(process::chain(&error)))?;
         }
-        let remember = fresh
-            .iter()
-            .map(|key| self.store.put(key, b"1", self.policy.dedupe, now));
-        if let Err(error) = future::try_join_all(remember).await {
+        if let Err(error) = self.store.put_all(&fresh, b"1", self.policy.dedupe, now).await {
             // A repetition costs one coalesced refresh, no more.
             tracing::debug!(%error, "events could not be remembered as seen");
         }

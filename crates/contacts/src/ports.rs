@@ -370,6 +370,12 @@ pub trait Scratch: Send + Sync {
     async fn claim(&self, key: &str, value: &[u8], ttl: Duration, now: Micros) -> StoreResult<bool>;
 
     async fn delete(&self, key: &str) -> StoreResult<()>;
+
+    /// Which of the keys are there, in one trip. In their order.
+    async fn there(&self, keys: &[String], now: Micros) -> StoreResult<Vec<bool>>;
+
+    /// Puts one value under all of the keys, in one trip.
+    async fn put_all(&self, keys: &[String], value: &[u8], ttl: Duration, now: Micros) -> StoreResult<()>;
 }
 
 /// How a backend describes and checks itself.

@@ -23,6 +23,7 @@ mod http;
 mod link;
 mod mint;
 mod pacer;
+mod rehearsal;
 mod reply;
 mod walk;
 

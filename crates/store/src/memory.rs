@@ -363,6 +363,21 @@ impl Scratch for MemoryStore {
             Ok(())
         })
     }
+
+    async fn there(&self, keys: &[String], now: Micros) -> StoreResult<Vec<bool>> {
+        self.run(|inner| {
+            let living = |key| inner.scratch.get(key).is_some_and(|(_, expires)| *expires > now);
+            Ok(keys.iter().map(living).collect())
+        })
+    }
+
+    async fn put_all(&self, keys: &[String], value: &[u8], ttl: Duration, now: Micros) -> StoreResult<()> {
+        self.run(|inner| {
+            let each = keys.iter().map(|key| (key.clone(), (value.to_vec(), now.plus(ttl))));
+            inner.scratch.extend(each);
+            Ok(())
+        })
+    }
 }
 
 #[async_trait]

@@ -201,6 +201,14 @@ impl Scratch for Port {
     async fn delete(&self, key: &str) -> StoreResult<()> {
         self.through(self.inner.delete(key)).await
     }
+
+    async fn there(&self, keys: &[String], now: Micros) -> StoreResult<Vec<bool>> {
+        self.through(self.inner.there(keys, now)).await
+    }
+
+    async fn put_all(&self, keys: &[String], value: &[u8], ttl: Duration, now: Micros) -> StoreResult<()> {
+        self.through(self.inner.put_all(keys, value, ttl, now)).await
+    }
 }
 
 #[async_trait]

@@ -110,6 +110,29 @@ impl Scratch for RedisStore {
             .await?;
         Ok(())
     }
+
+    async fn there(&self, keys: &[String], _now: Micros) -> StoreResult<Vec<bool>> {
+        let mut asked = redis::pipe();
+        for key in keys {
+            asked.exists(self.keys.scratch(key));
+        }
+        match keys {
+            [] => Ok(Vec::new()),
+            _ => self.reads.pipeline("look for scratch values", &asked).await,
+        }
+    }
+
+    async fn put_all(&self, keys: &[String], value: &[u8], ttl: Duration, _now: Micros) -> StoreResult<()> {
+        let mut set = redis::pipe();
+        for key in keys {
+            let set = set.cmd("SET").arg(self.keys.scratch(key)).arg(value);
+            set.arg("PX").arg(millis(ttl)).ignore();
+        }
+        match keys {
+            [] => Ok(()),
+            _ => self.writes.pipeline("write scratch values", &set).await,
+        }
+    }
 }
 
 /// Redis refuses a life of 0 ms, and one that ends beyond its own range of times.

@@ -138,6 +138,29 @@ impl Scratch for SqliteStore {
             .write(move |db| act(db).map_err(failed("delete a scratch value")))
             .await
     }
+
+    async fn there(&self, keys: &[String], now: Micros) -> StoreResult<Vec<bool>> {
+        let keys = keys.to_vec();
+        let act = move |db: &Connection| -> Result<Vec<bool>> {
+            let mut living = db.prepare_cached("SELECT 1 FROM scratch WHERE key = ?1 AND expires > ?2")?;
+            keys.iter()
+                .map(|key| living.exists(params![key, time(now.0)]))
+                .collect()
+        };
+        self.budget
+            .readers
+            .read(move |db| act(db).map_err(failed("look for scratch values")))
+            .await
+    }
+
+    async fn put_all(&self, keys: &[String], value: &[u8], ttl: Duration, now: Micros) -> StoreResult<()> {
+        let (keys, value, expires) = (keys.to_vec(), value.to_vec(), time(now.plus(ttl).0));
+        let act = move |db: &Connection| keys.iter().try_for_each(|key| put(db, key, &value, expires));
+        self.budget
+            .writer()?
+            .write(move |db| act(db).map_err(failed("write scratch values")))
+            .await
+    }
 }
 
 fn put(db: &Connection, key: &str, value: &[u8], expires: i64) -> Result<()> {

@@ -123,6 +123,19 @@ pub(super) async fn scratch_values_expire(make: &impl AsyncFn() -> Arc<dyn Store
         store.get("k", now()).await.unwrap().is_none()
     })
     .await;
+    let several = ["a", "odd {b}: ü", "c"].map(str::to_owned);
+    assert_eq!(store.there(&several, now()).await.unwrap(), [false; 3]);
+    assert!(store.there(&[], now()).await.unwrap().is_empty());
+    store.put_all(&[], b"v", long, now()).await.unwrap();
+    store.put_all(&several[1..], b"v", long, now()).await.unwrap();
+    assert_eq!(store.there(&several, now()).await.unwrap(), [false, true, true]);
+    assert_eq!(store.get(&several[1], now()).await.unwrap().unwrap(), b"v");
+    let short = Duration::from_millis(40);
+    store.put_all(&several[..1], b"v", short, now()).await.unwrap();
+    wait_until("one of several expires", async || {
+        store.there(&several, now()).await.unwrap() == [false, true, true]
+    })
+    .await;
     store.put("odd {key}: ü", b"v", long, now()).await.unwrap();
     store.delete("odd {key}: ü").await.unwrap();
     store.delete("never there").await.unwrap();
