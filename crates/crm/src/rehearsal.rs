@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use contacts::ErrorKind;
 use minijinja::Value;
-use serde_json::Value as Json;
 
 use crate::client::Page;
 use crate::connector::Connector;
@@ -20,7 +19,8 @@ impl Connector {
     /// The body is no JSON, has no rows where the connector looks for them, or the region is none.
     pub fn map_body(&self, body: &[u8], fields: &BTreeMap<String, String>, region: Option<&str>) -> CrmResult<Page> {
         let bad = |why: String| CrmError::new(ErrorKind::BadReply, why);
-        let body: Json = serde_json::from_slice(body).map_err(|error| bad(format!("the body is no JSON: {error}")))?;
+        let body = serde_json::from_slice::<Value>(body);
+        let body = body.map_err(|error| bad(format!("the body is no JSON: {error}")))?;
         let region = region.map(Region::from_code).transpose();
         let region = region.map_err(|_| CrmError::new(ErrorKind::Rejected, "there is no such region"))?;
         let mut fields = fields.clone();
@@ -30,7 +30,7 @@ impl Connector {
             }
         }
         let conn = value_of(&fields);
-        let response = scope([("status", Value::from(200)), ("body", value_of(&body))]);
+        let response = scope([("status", Value::from(200)), ("body", body)]);
         let names = scope([("response", response), ("conn", conn.clone())]);
         let full = &self.spec().contacts.full;
         let rows = full.items.eval(&names).map_err(CrmError::expression)?;

@@ -7,7 +7,6 @@ use contacts::{ErrorKind, Micros};
 use http::HeaderMap;
 use jiff::fmt::rfc2822;
 use minijinja::Value;
-use serde_json::Value as Json;
 
 use crate::error::{CrmError, CrmResult};
 use crate::expr::{Expr, scope, value_of};
@@ -65,8 +64,8 @@ pub(crate) struct Hold {
 impl Reply {
     pub fn new(raw: &RawReply) -> Reply {
         let (body, json) = match raw.is_json() {
-            true => match serde_json::from_slice::<Json>(&raw.body) {
-                Ok(body) => (value_of(&body), Parsed::Json),
+            true => match serde_json::from_slice::<Value>(&raw.body) {
+                Ok(body) => (body, Parsed::Json),
                 Err(error) => (Value::UNDEFINED, Parsed::Broken(error)),
             },
             false => (Value::UNDEFINED, Parsed::Other),

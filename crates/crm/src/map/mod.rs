@@ -109,7 +109,10 @@ impl<'a> Mapper<'a> {
 
     /// `None` for a row that cannot become a contact; the reason is counted. `looked_up`: what other records say of it.
     pub fn map(&self, item: &Value, looked_up: Value, tally: &mut Tally) -> Option<Observed> {
-        let base = scope([("item", item.clone()), ("conn", self.conn.clone())]);
+        let base = match (self.flags.is_empty(), self.gone.is_empty()) {
+            (true, true) => Value::UNDEFINED,
+            _ => scope([("item", item.clone()), ("conn", self.conn.clone())]),
+        };
         let found = match self.gone(&base) {
             Ok(Some(id)) => Ok(self.tombstone(id, tally)),
             Ok(None) => self
@@ -172,6 +175,9 @@ impl<'a> Mapper<'a> {
             ("lookup", looked_up),
         ];
         let base = scope(names.clone());
+        if self.map.lets.is_empty() {
+            return Ok(base);
+        }
         for (name, expr) in &self.map.lets {
             names.push((name.as_str(), expr.eval(&base)?));
         }

@@ -24,7 +24,7 @@ struct Case {
 }
 
 fn main() -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("connectors");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../connectors");
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
         let entry = entry?;
