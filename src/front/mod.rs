@@ -68,6 +68,8 @@ pub struct Policy {
     pub body_timeout: Duration,
     pub request_deadline: Duration,
     pub dedupe: Duration,
+    /// Age from which a list of agents that is asked for is read again.
+    pub agents_on_request: Duration,
     pub publish_timeout: Duration,
     pub origin: Rule,
     /// The URL the world sees, without a trailing slash.
@@ -87,6 +89,7 @@ impl Policy {
             body_timeout: settings.http.body_timeout,
             request_deadline: settings.http.request_deadline,
             dedupe: settings.webhook.dedupe,
+            agents_on_request: settings.refresh.agents_on_request,
             publish_timeout: settings.webhook.publish_timeout,
             origin: Rule::of(settings),
             public_url: crate::urls::base(settings),
