@@ -51,7 +51,11 @@ pub async fn handle(
         return Err(ApiError::not_configured("actions"));
     }
     if integration.connector.action(&address.name).is_none() {
-        let message = "This integration has no action of this name";
+        let known: Vec<&str> = integration.connector.actions().collect();
+        let message = format!(
+            "This integration has no action of this name; it has {}",
+            known.join(", ")
+        );
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_action", message));
     }
     let request = ActionRequest::parse(&bytes)?;
@@ -149,13 +153,14 @@ impl Front {
             },
             None if action.needs_contact => {
                 let message =
-                    "Not done: this action is about a contact, and the contact is not one of this integration's";
+                    "Not done: this action needs a contact that came from this integration (meta.contact_external_id)";
                 return Err(invalid(message.to_owned()));
             }
             None => None,
         };
         if action.needs_agent && request.agent.is_none() {
-            let message = "Not done: this action is done for an agent, and the agent is not one of this integration's";
+            let message = "Not done: this action needs an agent who is a user of the CRM, too, with the same e-mail address \
+                           (meta.agent_external_id)";
             return Err(invalid(message.to_owned()));
         }
         Ok(Deed {

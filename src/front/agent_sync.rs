@@ -37,6 +37,11 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
         .identify(&integration, &integration.auth(&request.auth), Proof::Young)
         .await?;
     let page = front.agents(&integration, &account, request.offset, began).await?;
+    if request.offset.is_none()
+        && let Err(error) = front.read_agents_behind(&account).await
+    {
+        tracing::warn!(account = %account.id, cause = error.cause, "the reading behind an agent sync could not be asked for");
+    }
     metrics::counter!("snapbridge_agents_delivered_total").increment(page.bodies.len() as u64);
     let reply = AgentReply {
         next_offset: agents::next_offset(&page),
@@ -105,6 +110,18 @@ impl Front {
             metrics::counter!("snapbridge_snapshots_lost_total").increment(1);
         }
         Ok(same.then_some(page))
+    }
+
+    /// A user who is new at the CRM need not wait for the next reading to be an agent: a list that has some age is read
+    /// again right behind the call, and what it brings comes with the next run.
+    async fn read_agents_behind(&self, account: &Account) -> ApiResult<()> {
+        let now = self.clock.now();
+        let work = contacts::work::load(&*self.store, &account.id).await?;
+        if work.is_stale(Kind::Agents, self.policy.agents_on_request, now) {
+            let rung = self.requests.ring(&account.id, Kind::Agents, Lane::Refresh, None).await;
+            self.asked(rung.map(drop))?;
+        }
+        Ok(())
     }
 
     /// A list that could not be read is tried again in a day; somebody who wants it now need not wait for that.

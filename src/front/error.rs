@@ -59,7 +59,7 @@ impl ApiError {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "store_unavailable",
-            "The bridge's store is out of reach",
+            "The bridge's store is out of reach; nothing is lost, try again in a moment",
         )
         .retry_after(Duration::from_secs(5))
         .cause(process::chain(error))
@@ -67,6 +67,13 @@ impl ApiError {
 
     pub fn credentials(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials", message)
+    }
+
+    /// The CRM does not take these credentials (any more).
+    pub fn rejected(title: &str) -> ApiError {
+        ApiError::credentials(format!(
+            "{title} rejected the credentials: are they complete, of this account, and not revoked there?"
+        ))
     }
 
     /// A failure of the CRM, as the endpoint's answer.
@@ -78,11 +85,11 @@ impl ApiError {
         };
         let error = |status, code, message: String| ApiError::new(status, code, message);
         match kind {
-            ErrorKind::Credentials => ApiError::credentials(format!("{title} rejected the credentials")),
+            ErrorKind::Credentials => ApiError::rejected(title),
             ErrorKind::Throttled { until } => error(
                 StatusCode::TOO_MANY_REQUESTS,
                 "crm_throttled",
-                format!("{title} asks to slow down"),
+                format!("{title} asks to slow down; try again in a while"),
             )
             .retry_after(wait(until)),
             ErrorKind::Quota { until } => error(
@@ -94,36 +101,41 @@ impl ApiError {
             ErrorKind::NoBudget { until } => error(
                 StatusCode::TOO_MANY_REQUESTS,
                 "crm_budget",
-                format!("The call budget for {title} is used up for the moment"),
+                format!("The call budget for {title} is used up for the moment; try again in a while"),
             )
             .retry_after(wait(until)),
             ErrorKind::Timeout => error(
                 StatusCode::GATEWAY_TIMEOUT,
                 "crm_timeout",
-                format!("{title} did not answer in time"),
+                format!("{title} did not answer in time; try again in a while"),
             )
             .retry_after(Duration::from_secs(30)),
             ErrorKind::Unavailable => error(
                 StatusCode::BAD_GATEWAY,
                 "crm_unavailable",
-                format!("{title} cannot be reached"),
+                format!("{title} cannot be reached: is its address right, and is it up? Try again in a while"),
             )
             .retry_after(Duration::from_secs(30)),
             ErrorKind::BadReply | ErrorKind::Rejected | ErrorKind::CursorStuck | ErrorKind::Missing => error(
                 StatusCode::BAD_GATEWAY,
                 "crm_bad_reply",
-                format!("{title} gave an answer that the bridge cannot use"),
+                format!(
+                    "{title} gave an answer that the bridge cannot use; the bridge's log has the reason for whoever runs it"
+                ),
             )
             .retry_after(Duration::from_secs(60)),
             ErrorKind::HostRefused => error(
                 StatusCode::BAD_REQUEST,
                 "host_refused",
-                format!("The address given for {title} is not one that this bridge may call"),
+                format!(
+                    "The address given for {title} is not one that this bridge may call; whoever runs it can name the host \
+                     in the integration's allow_hosts"
+                ),
             ),
             ErrorKind::StoreDown => error(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "store_unavailable",
-                "The bridge's store is out of reach".to_owned(),
+                "The bridge's store is out of reach; nothing is lost, try again in a moment".to_owned(),
             )
             .retry_after(Duration::from_secs(5)),
         }

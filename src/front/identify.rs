@@ -65,7 +65,15 @@ impl Front {
     ) -> ApiResult<(Account, Option<T>)> {
         let now = self.clock.now();
         if let Some(field) = integration.missing_field(auth) {
-            return Err(ApiError::credentials(format!("The field {field} is missing")));
+            let title = integration
+                .connector
+                .fields()
+                .get(field)
+                .and_then(|field| field.title.as_deref());
+            let title = title.map(|title| format!(" ({title})")).unwrap_or_default();
+            return Err(ApiError::credentials(format!(
+                "The field {field}{title} is missing or empty"
+            )));
         }
         let canonical = integration.connector.canonical(auth);
         let fingerprint = self.keys.fingerprint(&integration.name, &canonical.fingerprint_input);
@@ -314,7 +322,7 @@ impl Front {
 }
 
 fn refused(integration: &Integration) -> ApiError {
-    ApiError::credentials(format!("{} rejected the credentials", integration.title))
+    ApiError::rejected(&integration.title)
 }
 
 /// Live checks per minute and locator.

@@ -68,6 +68,8 @@ pub struct Policy {
     pub body_timeout: Duration,
     pub request_deadline: Duration,
     pub dedupe: Duration,
+    /// Age from which a list of agents that is asked for is read again.
+    pub agents_on_request: Duration,
     pub publish_timeout: Duration,
     pub origin: Rule,
     /// The URL the world sees, without a trailing slash.
@@ -87,6 +89,7 @@ impl Policy {
             body_timeout: settings.http.body_timeout,
             request_deadline: settings.http.request_deadline,
             dedupe: settings.webhook.dedupe,
+            agents_on_request: settings.refresh.agents_on_request,
             publish_timeout: settings.webhook.publish_timeout,
             origin: Rule::of(settings),
             public_url: crate::urls::base(settings),
@@ -123,10 +126,16 @@ impl Front {
     /// before the body is read, the one in `auth` before anything else in it is looked at.
     async fn receive(&self, name: &str, secret: Option<&str>, body: Body) -> ApiResult<(Arc<Integration>, Bytes)> {
         let integration = self.integrations.get(name);
-        let integration = integration.ok_or_else(|| ApiError::not_found("There is no integration of this name"))?;
+        let integration = integration.ok_or_else(|| {
+            ApiError::not_found(
+                "There is no integration of this name; `snapbridge talkdesk urls` prints the URLs of those there are",
+            )
+        })?;
         let wrong = |message: &str| ApiError::new(StatusCode::FORBIDDEN, "wrong_secret", message);
         if !integration.guard.admits(secret) {
-            return Err(wrong("The bridge secret in the URL is wrong"));
+            return Err(wrong(
+                "The bridge secret in the URL (/INTEGRATION/k/SECRET/…) is wrong or missing",
+            ));
         }
         let bytes = body::read(body, self.policy.body_limit, self.policy.body_timeout).await?;
         if let Some(field) = integration.guard.field()
@@ -182,14 +191,14 @@ async fn openapi() -> Response {
 }
 
 async fn no_such_path() -> ApiError {
-    ApiError::not_found("There is nothing at this path")
+    ApiError::not_found("There is nothing at this path; `snapbridge talkdesk urls` prints those that there are")
 }
 
 async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "wrong_method",
-        "This endpoint does not take this method",
+        "This endpoint does not take this method; the header Allow names those it takes",
     )
 }
 

@@ -412,13 +412,27 @@ fn what_an_integration_has_not_is_marked() {
 
 /// The text of a PDF as an independent reader finds it. Without one the test is skipped, loudly; with
 /// `REQUIRE_SERVICES=1` it fails.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn extracted(pdf: &[u8]) -> Option<String> {
+    read_by("-raw", pdf)
+}
+
+/// The right ends of the words of a PDF, in points.
+fn ends(pdf: &[u8]) -> Option<Vec<f32>> {
+    let words = read_by("-bbox", pdf)?;
+    let ends = words.split("xMax=\"").skip(1);
+    Some(
+        ends.map(|rest| rest.split('"').next().unwrap().parse().unwrap())
+            .collect(),
+    )
+}
+
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn read_by(form: &str, pdf: &[u8]) -> Option<String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("manifest.pdf");
     std::fs::write(&file, pdf).unwrap();
     let run = std::process::Command::new("pdftotext")
-        .args(["-raw", "-enc", "UTF-8"])
+        .args([form, "-enc", "UTF-8"])
         .arg(&file)
         .arg("-")
         .output();
@@ -513,7 +527,12 @@ fn a_name_that_no_font_has_is_refused_by_its_letters() {
 #[test]
 fn long_words_tables_and_code_stay_within_the_page() {
     let cell = "word ".repeat(900) + &"x".repeat(400);
-    let code = format!("{{\n    \"key\": \"{}\"\n}}", "value/".repeat(400));
+    // Tokens have few signs to break after.
+    let code = format!(
+        "{{\n    \"key\": \"{}\",\n    \"token\": \"{}\"\n}}",
+        "value/".repeat(400),
+        "x".repeat(700)
+    );
     let blocks = vec![
         Block::table(
             ["A", "B"],
@@ -527,6 +546,9 @@ fn long_words_tables_and_code_stay_within_the_page() {
     assert_eq!(text.matches("word").count(), 900);
     assert!(text.contains("last row"));
     assert_eq!(without_space(&text).matches("value/").count(), 400);
+    // An A4 page is 595.28 points wide, of which 56 are its margin; the number of the page ends right there.
+    let ends = ends(&file).unwrap();
+    assert!(ends.len() > 900 && ends.iter().all(|end| *end < 539.5), "{ends:?}");
 }
 
 #[test]

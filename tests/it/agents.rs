@@ -209,6 +209,30 @@ on_both!(what_becomes_of_users_arrives, |backend| async move {
 });
 
 on_both!(
+    a_list_of_some_age_is_read_again_right_behind_the_sync_that_asks_for_it,
+    |backend| async move {
+        let crm = Crm::start(5).await;
+        // Read once a day; nobody but a sync has it read sooner.
+        let more = format!("{ONCE}\nrefresh.agents_on_request = \"1ms\"");
+        let bridge = Bridge::start(backend, &crm, &more).await;
+        bridge.build().await;
+        change(
+            &crm,
+            Users {
+                add: 1,
+                ..Users::default()
+            },
+        );
+        until("a next run has the new one", || async {
+            run(&bridge).await == wanted(&crm)
+        })
+        .await;
+        assert_eq!(run(&bridge).await.len(), 13);
+        bridge.stop().await;
+    }
+);
+
+on_both!(
     invariant_3_who_moves_during_a_run_comes_twice_and_nobody_is_skipped,
     |backend| async move {
         let crm = Crm::start(5).await;

@@ -14,6 +14,7 @@ mod check;
 mod compose;
 mod connector_commands;
 mod connectors;
+mod contract;
 mod faults;
 mod guarded;
 mod https;

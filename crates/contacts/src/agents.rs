@@ -5,7 +5,7 @@
 //! JSON holds exactly. An agent whose content changes moves to the end of the snapshot, so it may come twice in one run. It
 //! is never left out: its position only grows, and so does the reader's, page by page; to be passed by, it would have to
 //! stand at or before the reader without having been in a page. No end is frozen, as there is no room for one in the
-//! integer: a run ends as soon as it has caught up with the passes, which are hours apart.
+//! integer: a run ends as soon as it has caught up with the passes, which are minutes apart at least.
 
 use crate::ids::Position;
 use crate::ports::{Head, Page, Slice};

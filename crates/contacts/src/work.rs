@@ -474,6 +474,19 @@ impl Work {
         waits || runs
     }
 
+    /// Whether work of this kind rests, and was tried last so long ago that it may be done because somebody asks for what
+    /// it brings.
+    pub fn is_stale(&self, kind: Kind, age: Duration, now: Micros) -> bool {
+        let Some(task) = self.tasks.get(&kind) else {
+            return false;
+        };
+        let tried = task.last_done.max(task.last_error.as_ref().map(|failure| failure.at));
+        self.park.is_none()
+            && !self.is_under_way(kind, now)
+            && task.not_before.is_none_or(|at| at <= now)
+            && tried.is_some_and(|at| now.since(at) >= age)
+    }
+
     /// The lease that work of this kind needs.
     pub fn lease_of(&self, kind: Kind) -> Option<&Lease> {
         match kind.stream() {

@@ -294,10 +294,12 @@ impl Typesetter {
         for line in text.lines() {
             let line = self.speakable(&line.replace('\t', "    "));
             let indent: String = line.chars().take_while(|c| *c == ' ').collect();
-            let room = inside - self.measure(&indent, look);
             let hang = format!("{indent}    ");
+            // Lines that go on are indented further than the first, which is that much longer.
+            let (first, further) = (self.measure(&indent, look), self.measure(&hang, look));
+            let room = (inside - further).max(inside / 3.0);
             for (index, piece) in self
-                .wrap(line.trim_start(), look, room.max(inside / 3.0))
+                .wrap_from(line.trim_start(), look, room, first - further)
                 .iter()
                 .enumerate()
             {

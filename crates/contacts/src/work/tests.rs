@@ -501,3 +501,41 @@ fn work_that_an_older_version_stored_is_read_and_known_kinds_look_the_same_to_it
     assert_eq!((work.agents_lease.as_ref(), work.tasks.len()), (None, 1));
     assert_eq!(serde_json::to_string(&work).unwrap(), stored);
 }
+
+proptest! {
+    /// Whoever asks, and however often: not sooner than its age after the last try, and never later than the first asking
+    /// after that.
+    #[test]
+    fn what_is_asked_for_is_stale_once_per_age(
+        age in 1..1_000_u64,
+        asked in prop::collection::vec((0..600_u64, any::<bool>()), 1..60),
+    ) {
+        let age = Duration::from_secs(age);
+        let mut now = Micros::from_secs(1_000);
+        let mut work = Work::default();
+        prop_assert!(!work.is_stale(Kind::Agents, age, now), "what was never begun is not stale");
+        work.tasks.entry(Kind::Agents).or_default().last_done = Some(now);
+        let mut last = now;
+        for (step, succeeds) in asked {
+            now = now.plus(Duration::from_secs(step));
+            let stale = work.is_stale(Kind::Agents, age, now);
+            prop_assert_eq!(stale, now.since(last) >= age);
+            if stale {
+                last = now;
+                let task = work.tasks.entry(Kind::Agents).or_default();
+                if succeeds {
+                    task.last_done = Some(now);
+                } else {
+                    task.last_error = Some(Failure {
+                        at: now,
+                        kind: "unavailable".to_owned(),
+                        message: String::new(),
+                        again: None,
+                    });
+                }
+            }
+        }
+        work.tasks.entry(Kind::Agents).or_default().not_before = Some(now.plus(Duration::from_secs(1)));
+        prop_assert!(!work.is_stale(Kind::Agents, Duration::ZERO, now), "what must wait is not asked for");
+    }
+}

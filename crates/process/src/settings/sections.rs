@@ -167,6 +167,8 @@ section! {
         reconcile: Duration = "24h" in "1ms"..="365days";
         /// Time between two readings of an account's list of agents.
         agents: Duration = "24h" in "1ms"..="365days";
+        /// Age from which a list of agents is read again right behind an agent sync that asks for it.
+        agents_on_request: Duration = "10m" in "1ms"..="365days";
         /// Time between two sweeps for what is due.
         sweep: Duration = "15s" in "1ms"..="1h";
         /// Share by which due times are spread, so that accounts do not all come at once.

@@ -167,6 +167,9 @@ fn texts(code: &'static str, name: &str, value: Option<Value>) -> Result<Vec<Str
     };
     let mut texts = Vec::with_capacity(items.len());
     for item in items {
+        if item.is_array() || item.is_object() {
+            return bad(code, format!("`{name}` must be a list of strings"));
+        }
         texts.extend(scalar(code, name, Some(item))?);
     }
     Ok(texts)
