@@ -102,9 +102,10 @@ impl Report {
         if let Some(why) = &self.could_not_run {
             let _ = writeln!(out, "the check did not come to its end: {why}");
         }
+        let so_far = if self.could_not_run.is_some() { " so far" } else { "" };
         let _ = writeln!(
             out,
-            "{}: {}, {}; {} contacts on {} pages, {} calls in {:.1} s",
+            "{}: {}, {}{so_far}; {} contacts on {} pages, {} calls in {:.1} s",
             self.bridge,
             count(self.errors, "error"),
             count(self.warnings, "warning"),
