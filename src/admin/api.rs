@@ -24,6 +24,8 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/accounts/{id}/explain", post(explain))
         .route("/api/holds/{kind}/{name}/{action}", post(hold))
         .route("/api/tokens/explain", post(explain_token))
+        .route("/api/doctor", post(examine))
+        .route("/api/doctor/webhook", post(try_webhook))
         .route("/api/dead", get(dead))
         .route("/api/dead/redrive", post(redrive))
         .route("/api/dead/discard", post(discard))
@@ -139,6 +141,20 @@ async fn explain_token(
 ) -> Answer {
     let who = admin.admit(&headers)?;
     shown(admin.operate.explain_token(&who, &given(body)?).await?)
+}
+
+async fn examine(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.examine(&who).await?)
+}
+
+async fn try_webhook(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Given<super::operate::doctor::Trial>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.try_webhook(&who, &given(body)?).await?)
 }
 
 async fn hold(

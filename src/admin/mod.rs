@@ -66,6 +66,7 @@ impl Admin {
                 integrations: parts.integrations.clone(),
                 audit: ops.audit,
                 forget_wait: ops.forget_wait,
+                try_wait: ops.try_wait,
             },
             history: History::new(ops.chart),
             templates: pages::templates(),

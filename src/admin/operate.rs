@@ -1,5 +1,6 @@
 //! What operators do: each deed checked against the grant, carried out, and noted in the audit. The page and the API share it.
 
+pub mod doctor;
 pub mod explain;
 pub mod token;
 
@@ -172,6 +173,8 @@ pub struct Operate {
     /// Audit entries kept.
     pub audit: usize,
     pub forget_wait: Duration,
+    /// How long a webhook that is tried is followed.
+    pub try_wait: Duration,
 }
 
 impl Operate {

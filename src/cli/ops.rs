@@ -2,6 +2,7 @@
 //! listener of a running process, so they work beside an embedded one, too.
 
 mod contact;
+mod doctor;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::status::span;
 use crate::wiring::TOKEN_FILE;
 
 pub use contact::{Contact, Token, contact, token};
+pub use doctor::{Doctor, doctor};
 
 /// Longer than an account is waited for before it is forgotten.
 const TIMEOUT: Duration = Duration::from_secs(90);

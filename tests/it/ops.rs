@@ -1,6 +1,7 @@
 //! The ops page and the operators' API: who may, what is done, and what shows.
 
 mod browser;
+mod doctor;
 mod explain;
 
 use contacts::{Kind, Stream, dead, work};

@@ -324,6 +324,8 @@ section! {
         chart: Duration = "24h" in "10m"..="7days";
         /// Time for a running slice to end its page before an account can be forgotten.
         forget_wait: Duration = "10s" in "0s"..="1m";
+        /// Time for which a webhook that `doctor` tries is followed: half of it to its job, half of it to the job's end.
+        try_wait: Duration = "1m" in "1s"..="80s";
     }
 }
 
