@@ -160,6 +160,11 @@ fn policy(settings: &Settings) -> Policy {
         },
         dirty_limit: settings.refresh.dirty_limit,
         held_look: settings.refresh.held_look,
+        life: contacts::life::Ages {
+            suspend: settings.accounts.suspend_after,
+            drop: settings.accounts.drop_after,
+        },
+        audit: settings.ops.audit,
         ..Policy::default()
     }
 }

@@ -13,13 +13,17 @@ use serde_json::json;
 
 use super::access::Operator;
 use super::operate::explain::Question;
+use super::operate::life::{Erasure, Newcomer};
 use super::operate::{Refusal, Which, scope};
 use super::{Admin, view};
 
 pub fn router() -> Router<Arc<Admin>> {
     Router::new()
         .route("/api/status", get(status))
+        .route("/api/accounts", post(add))
         .route("/api/accounts/{id}", get(account))
+        .route("/api/accounts/{id}/erase", post(erase))
+        .route("/api/accounts/{id}/lift", post(lift))
         .route("/api/accounts/{id}/{action}", post(act))
         .route("/api/accounts/{id}/explain", post(explain))
         .route("/api/holds/{kind}/{name}/{action}", post(hold))
@@ -122,6 +126,31 @@ async fn act(
     let action = action.parse()?;
     let said = admin.operate.account(&who, &id, action).await?;
     shown(json!({"said": said}))
+}
+
+async fn add(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Newcomer>) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.add(&who, &given(body)?).await?)
+}
+
+async fn erase(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Given<Erasure>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(json!({"said": admin.operate.erase(&who, &id, &given(body)?).await?}))
+}
+
+async fn lift(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Given<Erasure>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(json!({"said": admin.operate.lift(&who, &id, &given(body)?).await?}))
 }
 
 async fn explain(

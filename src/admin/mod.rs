@@ -63,6 +63,7 @@ impl Admin {
                 requests: parts.requests.clone(),
                 clock: parts.clock.clone(),
                 worker: parts.worker(),
+                front: Arc::new(parts.front()),
                 integrations: parts.integrations.clone(),
                 audit: ops.audit,
                 forget_wait: ops.forget_wait,

@@ -109,7 +109,7 @@ enum Command {
             value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
     },
-    /// Accounts: list them, show one with its work and history, forget one
+    /// Accounts: list them, show one with its work and history, add one, forget one
     ///
     /// This and the commands below ask the admin listener of a running `up`, `serve` or `worker`, with a token of [ops].
     Accounts {
@@ -127,7 +127,7 @@ enum Command {
         #[command(flatten)]
         args: ops::Doctor,
     },
-    /// One contact: why it is, or is not, delivered
+    /// One contact: why it is, or is not, delivered; erase it
     Contact {
         #[command(flatten)]
         access: ops::Access,

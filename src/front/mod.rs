@@ -14,6 +14,8 @@ mod interactions;
 mod webhooks;
 mod whom;
 
+pub use identify::Proof;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contacts::keys::Keys;
+use contacts::life::Ages;
 use contacts::outcome::RetryPolicy;
 use contacts::work::WorkTimes;
 use contacts::{AccountId, Clock, Micros, Queue, Store};
@@ -50,6 +51,10 @@ pub struct Policy {
     pub dirty_limit: usize,
     /// Time between two looks at work whose connector or lane is paused.
     pub held_look: Duration,
+    /// When accounts end that Talkdesk no longer calls for.
+    pub life: Ages,
+    /// Audit entries kept.
+    pub audit: usize,
 }
 
 impl Default for Policy {
@@ -67,6 +72,8 @@ impl Default for Policy {
             tombstones: Duration::from_secs(30 * 24 * 3600),
             dirty_limit: 500,
             held_look: Duration::from_secs(30),
+            life: Ages::default(),
+            audit: 500,
         }
     }
 }

@@ -100,6 +100,12 @@ impl Operate {
         if work.pause.is_some() {
             return Ok(Check::ok(check, "not asked: the account is paused"));
         }
+        if work.suspended.is_some() {
+            return Ok(Check::ok(
+                check,
+                "none: Talkdesk no longer calls, and the account is suspended",
+            ));
+        }
         if holds::load(&*self.store)
             .await?
             .connectors

@@ -59,6 +59,12 @@ pub fn short_policy() -> Policy {
         busy_wait: Duration::from_secs(1),
         tombstones: Duration::from_secs(24 * 3600),
         dirty_limit: 500,
+        // The model's Talkdesk never falls silent for as long.
+        life: contacts::life::Ages {
+            suspend: Duration::MAX,
+            drop: Duration::MAX,
+        },
+        audit: 50,
     }
 }
 
