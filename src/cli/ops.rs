@@ -428,8 +428,10 @@ fn settled_text(settled: &Value) -> String {
 
 fn limits_text(limits: &Value) -> String {
     let limit = |left: &Value| {
+        let resets = left["resets"]["words"].as_str();
+        let anew = resets.map_or_else(String::new, |words| format!(" (anew {words})"));
         format!(
-            "{} {} of {}",
+            "{} {} of {}{anew}",
             text(&left["limit"]),
             text(&left["left"]),
             text(&left["max"])

@@ -72,7 +72,10 @@ impl Operate {
             0 => Check::ok("dead letters", "none"),
             count => Check::warning(
                 "dead letters",
-                format!("{count} pieces of work were given up"),
+                match count {
+                    1 => "1 piece of work was given up".to_owned(),
+                    count => format!("{count} pieces of work were given up"),
+                },
                 "`snapbridge dead list`; mend the cause, then redrive them",
             ),
         });
