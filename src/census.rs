@@ -145,7 +145,7 @@ impl Counted {
         *self.states.entry((account.integration.clone(), state)).or_default() += 1;
         raise(&mut self.quota_wait, wait);
         // Nothing refreshes an account that is held, which its state tells.
-        if !matches!(state, State::Parked | State::Paused) {
+        if !matches!(state, State::Parked | State::Paused | State::Suspended) {
             raise(&mut self.freshness, fresh.unwrap_or_default() as f64);
         }
     }

@@ -547,6 +547,10 @@ impl Sources for Integrations {
         self.by_name.get(integration).map(|integration| integration.pace)
     }
 
+    fn forget(&self, account: &AccountId) {
+        self.clients.lock().retain(|(id, _), _| id != account);
+    }
+
     fn subscribing(&self, account: &Account) -> Option<Subscribing> {
         self.by_name.get(&account.integration)?.subscribing(account)
     }

@@ -7,6 +7,7 @@ pub mod wiring;
 pub mod admin;
 pub mod census;
 pub mod demo;
+pub mod doctor;
 pub mod front;
 pub mod guard;
 pub mod images;

@@ -105,6 +105,8 @@ impl Sampler {
         metrics::gauge!("snapbridge_accounts_parked").set(parked.count as f64);
         let paused = self.store.index_summary(work::PAUSED, now).await?;
         metrics::gauge!("snapbridge_accounts_paused").set(paused.count as f64);
+        let suspended = self.store.index_summary(work::SUSPENDED, now).await?;
+        metrics::gauge!("snapbridge_accounts_suspended").set(suspended.count as f64);
         metrics::gauge!("snapbridge_dead_letters").set(dead::summary(&*self.store).await?.count as f64);
         self.census.step().await?;
         Ok(())
@@ -203,6 +205,10 @@ fn describe() {
         "Accounts whose CRM no longer takes their credentials"
     );
     gauge!("snapbridge_accounts_paused", "Accounts paused by an operator");
+    gauge!(
+        "snapbridge_accounts_suspended",
+        "Accounts that Talkdesk no longer calls for"
+    );
     counter!("snapbridge_ops_logins_total", "Logins to the ops page, by outcome");
     gauge!("snapbridge_dead_letters", "Dead letters kept in the store");
     gauge!(

@@ -86,10 +86,12 @@ pub enum State {
     Failing,
     Parked,
     Paused,
+    /// Talkdesk no longer calls for it.
+    Suspended,
 }
 
 impl State {
-    pub const ALL: [State; 7] = [
+    pub const ALL: [State; 8] = [
         State::Ready,
         State::Building,
         State::Refreshing,
@@ -97,6 +99,7 @@ impl State {
         State::Failing,
         State::Parked,
         State::Paused,
+        State::Suspended,
     ];
 
     /// As it is serialised.
@@ -109,6 +112,7 @@ impl State {
             State::Failing => "failing",
             State::Parked => "parked",
             State::Paused => "paused",
+            State::Suspended => "suspended",
         }
     }
 
@@ -122,6 +126,7 @@ impl State {
             State::Building => 4,
             State::Refreshing => 5,
             State::Ready => 6,
+            State::Suspended => 7,
         }
     }
 }
@@ -244,6 +249,15 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         (
             State::Paused,
             format!("paused by {} {}; {held}", pause.by, ago(pause.since)),
+        )
+    } else if let Some(since) = work.suspended {
+        let silent = span(now.since(contacts::life::last_call(account)));
+        (
+            State::Suspended,
+            format!(
+                "suspended {}, as Talkdesk has not called for {silent}; its next call revives it; {held}",
+                ago(since)
+            ),
         )
     } else if let Some(park) = &work.park {
         let because = format!("the CRM refused the credentials {}", ago(park.since));

@@ -161,6 +161,11 @@ fn policy(settings: &Settings) -> Policy {
         dirty_limit: settings.refresh.dirty_limit,
         held_look: settings.refresh.held_look,
         remap_within: settings.refresh.remap_within,
+        life: contacts::life::Ages {
+            suspend: settings.accounts.suspend_after,
+            drop: settings.accounts.drop_after,
+        },
+        audit: settings.ops.audit,
         ..Policy::default()
     }
 }

@@ -185,6 +185,7 @@ mod tests {
             audit: 1,
             chart: Duration::from_secs(600),
             forget_wait: Duration::ZERO,
+            try_wait: Duration::ZERO,
         };
         Access::new(&ops)
     }

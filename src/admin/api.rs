@@ -13,17 +13,23 @@ use serde_json::json;
 
 use super::access::Operator;
 use super::operate::explain::Question;
+use super::operate::life::{Erasure, Newcomer};
 use super::operate::{Refusal, Which, scope};
 use super::{Admin, view};
 
 pub fn router() -> Router<Arc<Admin>> {
     Router::new()
         .route("/api/status", get(status))
+        .route("/api/accounts", post(add))
         .route("/api/accounts/{id}", get(account))
+        .route("/api/accounts/{id}/erase", post(erase))
+        .route("/api/accounts/{id}/lift", post(lift))
         .route("/api/accounts/{id}/{action}", post(act))
         .route("/api/accounts/{id}/explain", post(explain))
         .route("/api/holds/{kind}/{name}/{action}", post(hold))
         .route("/api/tokens/explain", post(explain_token))
+        .route("/api/doctor", post(examine))
+        .route("/api/doctor/webhook", post(try_webhook))
         .route("/api/dead", get(dead))
         .route("/api/dead/redrive", post(redrive))
         .route("/api/dead/discard", post(discard))
@@ -122,6 +128,31 @@ async fn act(
     shown(json!({"said": said}))
 }
 
+async fn add(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Newcomer>) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.add(&who, &given(body)?).await?)
+}
+
+async fn erase(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Given<Erasure>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(json!({"said": admin.operate.erase(&who, &id, &given(body)?).await?}))
+}
+
+async fn lift(
+    State(admin): State<Arc<Admin>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Given<Erasure>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(json!({"said": admin.operate.lift(&who, &id, &given(body)?).await?}))
+}
+
 async fn explain(
     State(admin): State<Arc<Admin>>,
     Path(id): Path<String>,
@@ -139,6 +170,20 @@ async fn explain_token(
 ) -> Answer {
     let who = admin.admit(&headers)?;
     shown(admin.operate.explain_token(&who, &given(body)?).await?)
+}
+
+async fn examine(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.examine(&who).await?)
+}
+
+async fn try_webhook(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Given<super::operate::doctor::Trial>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.try_webhook(&who, &given(body)?).await?)
 }
 
 async fn hold(

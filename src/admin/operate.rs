@@ -1,6 +1,8 @@
 //! What operators do: each deed checked against the grant, carried out, and noted in the audit. The page and the API share it.
 
+pub mod doctor;
 pub mod explain;
+pub mod life;
 pub mod token;
 
 use std::str::FromStr;
@@ -11,12 +13,13 @@ use contacts::accounts::Account;
 use contacts::dead::DeadLetter;
 use contacts::holds::{self, Scope};
 use contacts::work;
-use contacts::{AccountId, Clock, JobId, Kind, Lane, Store, StoreError, Stream, accounts, audit, dead};
+use contacts::{AccountId, Clock, JobId, Kind, Lane, Store, StoreError, accounts, audit, dead};
 use serde::{Deserialize, Serialize};
 use worker::Requests;
 use worker::requests::RequestError;
 
 use super::access::{Grant, Operator};
+use crate::front::Front;
 use crate::integrations::Integrations;
 
 /// What can be done to an account.
@@ -169,9 +172,13 @@ pub struct Operate {
     /// What a worker of this process has; for the CRM calls that end an account's webhook.
     pub worker: worker::Deps,
     pub integrations: Arc<Integrations>,
+    /// What a front of this process has; for accounts that are added by hand.
+    pub front: Arc<Front>,
     /// Audit entries kept.
     pub audit: usize,
     pub forget_wait: Duration,
+    /// How long a webhook that is tried is followed.
+    pub try_wait: Duration,
 }
 
 impl Operate {
@@ -234,14 +241,7 @@ impl Operate {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let still = worker::subscriptions::end(&self.worker, account).await?;
-        accounts::forget(&*self.store, id).await?;
-        for stream in [Stream::Contacts, Stream::Agents] {
-            self.store.drop_snapshot(id, stream).await?;
-        }
-        let dirty = self.store.dirty(id, usize::MAX).await?;
-        self.store.clear(id, &dirty).await?;
-        work::forget(&*self.store, id, &self.worker.policy.times).await?;
+        let still = worker::life::forget(&self.worker, account).await?;
         let mut said =
             "Forgotten: credentials, snapshots, work and history are gone. Talkdesk's next call would register it anew"
                 .to_owned();

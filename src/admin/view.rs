@@ -133,7 +133,7 @@ pub struct AccountView {
     pub paused: bool,
     pub tasks: Vec<TaskView>,
     pub snapshots: Vec<SnapshotView>,
-    pub budgets: Vec<Left>,
+    pub budgets: Vec<LeftView>,
     pub runs: Vec<RunView>,
     pub dead_letters: Vec<LetterView>,
 }
@@ -145,12 +145,28 @@ pub struct LetterView {
     pub letter: DeadLetter,
 }
 
+/// What is left of a limit, and when it is whole again if that has a time.
+#[derive(Debug, Serialize)]
+pub struct LeftView {
+    #[serde(flatten)]
+    pub left: Left,
+    pub resets: Option<When>,
+}
+
+fn left_views(limits: Vec<Left>, now: Micros) -> Vec<LeftView> {
+    let view = |left: Left| LeftView {
+        resets: left.resets.map(|at| when(at, now)),
+        left,
+    };
+    limits.into_iter().map(view).collect()
+}
+
 #[derive(Debug, Serialize)]
 pub struct BudgetView {
     pub account: String,
     pub integration: String,
     pub connector: String,
-    pub limits: Vec<Left>,
+    pub limits: Vec<LeftView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -304,10 +320,10 @@ impl Admin {
             add("bad", text, "/ops?state=failing".into());
         }
         if status.dead_letters > 0 {
-            let text = format!(
-                "{} dead letters: work that was given up. Mend the cause, then redrive them",
-                status.dead_letters
-            );
+            let text = match status.dead_letters {
+                1 => "1 dead letter: work that was given up. Mend the cause, then redrive it".to_owned(),
+                count => format!("{count} dead letters: work that was given up. Mend the cause, then redrive them"),
+            };
             add("bad", text, "/ops/dead".into());
         }
         let waiting = count(State::Waiting);
@@ -399,7 +415,7 @@ impl Admin {
                 .map(|(kind, task)| task_view(&work, *kind, task, now))
                 .collect(),
             snapshots,
-            budgets,
+            budgets: left_views(budgets, now),
             runs: runs.into_iter().map(|run| run_view(run, now)).collect(),
             dead_letters: letters.into_iter().map(|letter| letter_view(letter, now)).collect(),
         }))
@@ -416,7 +432,7 @@ impl Admin {
                 continue;
             };
             budgets.push(BudgetView {
-                limits: integration.budget_left(&account).await,
+                limits: left_views(integration.budget_left(&account).await, self.clock.now()),
                 account: id.to_string(),
                 integration: account.integration,
                 connector: account.connector,
@@ -424,7 +440,11 @@ impl Admin {
         }
         let least = |view: &BudgetView| {
             let share = |left: &Left| left.left.saturating_mul(1_000) / left.max.max(1);
-            view.limits.iter().map(share).min().unwrap_or(u64::MAX)
+            view.limits
+                .iter()
+                .map(|view| share(&view.left))
+                .min()
+                .unwrap_or(u64::MAX)
         };
         budgets.sort_by_key(least);
         Ok(budgets)

@@ -109,7 +109,7 @@ enum Command {
             value_parser = clap::value_parser!(u64).range(1..=3600))]
         watch: Option<u64>,
     },
-    /// Accounts: list them, show one with its work and history, forget one
+    /// Accounts: list them, show one with its work and history, add one, forget one
     ///
     /// This and the commands below ask the admin listener of a running `up`, `serve` or `worker`, with a token of [ops].
     Accounts {
@@ -118,7 +118,16 @@ enum Command {
         #[command(subcommand)]
         command: Option<ops::Accounts>,
     },
-    /// One contact: why it is, or is not, delivered
+    /// Looks at everything at once: settings, keys, store, queue, public URL and certificate, credentials of every account
+    ///
+    /// Each check says what was seen and what to do. Exit code 0: no errors; 1: errors (with --strict, warnings too).
+    Doctor {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(flatten)]
+        args: ops::Doctor,
+    },
+    /// One contact: why it is, or is not, delivered; erase it
     Contact {
         #[command(flatten)]
         access: ops::Access,
@@ -322,6 +331,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             watch,
         } => manage::status(config, json, data, accounts, watch).await,
         Command::Accounts { access, command } => ops::accounts(config, access, command).await,
+        Command::Doctor { access, args } => ops::doctor(config, access, args).await,
         Command::Contact { access, command } => ops::contact(config, access, command).await,
         Command::Token { access, command } => ops::token(config, access, command).await,
         Command::Dead { access, command } => ops::dead(config, access, command).await,

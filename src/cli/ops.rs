@@ -2,6 +2,7 @@
 //! listener of a running process, so they work beside an embedded one, too.
 
 mod contact;
+mod doctor;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,12 +15,14 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::health::reachable;
+use super::typed::{Typed, pairs};
 use super::{Failure, print, settings};
 use crate::admin::access::NAME_HEADER;
 use crate::status::span;
 use crate::wiring::TOKEN_FILE;
 
 pub use contact::{Contact, Token, contact, token};
+pub use doctor::{Doctor, doctor};
 
 /// Longer than an account is waited for before it is forgotten.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -49,12 +52,19 @@ pub struct Access {
 pub enum Accounts {
     /// All accounts with their state, the most urgent first
     List {
-        /// Only those in this state: ready, building, refreshing, waiting, failing, parked, paused
+        /// Only those in this state: ready, building, refreshing, waiting, failing, parked, paused, suspended
         #[arg(long)]
         state: Option<String>,
     },
     /// One account: work, snapshots, budgets, last runs, dead letters
     Show { id: String },
+    /// Adds an account before Talkdesk calls: its credentials are put to the CRM, and its snapshot is built
+    Add {
+        integration: String,
+        /// Field of `auth` as Talkdesk would send it; repeat for more. KEY=@FILE takes the value from a file
+        #[arg(long, value_name = "KEY=VALUE")]
+        auth: Vec<Typed>,
+    },
     /// Deletes an account whole: credentials, snapshots, work, history. Talkdesk's next call makes a new one
     Forget {
         id: String,
@@ -287,6 +297,23 @@ pub async fn accounts(config: Option<&Path>, access: Access, command: Option<Acc
             let account = ops.get(&format!("/api/accounts/{}", step(&id)), &[]).await?;
             ops.show(&account, account_text);
         }
+        Accounts::Add { integration, auth } => {
+            let mut problems = Vec::new();
+            let auth = pairs("--auth", &auth, &mut problems);
+            if !problems.is_empty() {
+                return Err(Failure::Usage(problems));
+            }
+            let auth: serde_json::Map<String, Value> = auth
+                .into_iter()
+                .map(|(field, value)| (field, Value::from(value)))
+                .collect();
+            let added = ops
+                .post("/api/accounts", Some(json!({"integration": integration, "auth": auth})))
+                .await?;
+            ops.show(&added, |added| {
+                format!("{}\n{}", text(&added["account"]), text(&added["said"]))
+            });
+        }
         Accounts::Forget { id, yes: _ } => ops.act(&format!("/api/accounts/{}/forget", step(&id))).await?,
     }
     Ok(())
@@ -401,8 +428,10 @@ fn settled_text(settled: &Value) -> String {
 
 fn limits_text(limits: &Value) -> String {
     let limit = |left: &Value| {
+        let resets = left["resets"]["words"].as_str();
+        let anew = resets.map_or_else(String::new, |words| format!(" (anew {words})"));
         format!(
-            "{} {} of {}",
+            "{} {} of {}{anew}",
             text(&left["limit"]),
             text(&left["left"]),
             text(&left["max"])

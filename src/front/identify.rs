@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::Front;
 use super::error::{ApiError, ApiResult};
 use crate::integrations::{CheckError, Integration};
+use worker::Sources as _;
 
 /// How a request's credentials must have been proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +141,8 @@ impl Front {
         if account.fingerprint == *fingerprint && self.clock.now().since(account.called) < NOTES_EVERY {
             return Ok(false);
         }
-        Ok(contacts::work::load(&*self.store, &account.id).await?.park.is_some())
+        let work = contacts::work::load(&*self.store, &account.id).await?;
+        Ok(work.park.is_some() || work.suspended.is_some())
     }
 
     /// Whether credentials that the CRM has refused may be put to it again. Those that an account had are, once in a
@@ -260,6 +262,14 @@ impl Front {
             tracing::info!(account = %id, integration = %integration.name, "account registered");
         }
         let work = contacts::work::load(&*self.store, &id).await?;
+        if work.suspended.is_some() {
+            tracing::info!(account = %id, "Talkdesk calls for a suspended account again, its work goes on");
+            self.asked(self.requests.unsuspend(&id).await.map(drop))?;
+            if self.integrations.subscribing(&account).is_some() {
+                contacts::subscription::expect(&*self.store, &id, now).await?;
+            }
+            self.poll_behind(&id).await?;
+        }
         if work.park.is_some() {
             tracing::info!(account = %id, "the credentials are good again, the account's work goes on");
             self.asked(self.requests.unpark(&id).await)?;

@@ -14,6 +14,8 @@ mod interactions;
 mod webhooks;
 mod whom;
 
+pub use identify::Proof;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,6 +172,7 @@ pub fn router(front: Arc<Front>) -> Router {
             get(webhooks::challenge).post(webhooks::account),
         )
         .route("/openapi.json", get(openapi))
+        .route("/bridge.json", get(bridge))
         .merge(images::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -179,6 +182,15 @@ pub fn router(front: Arc<Front>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CompressionLayer::new())
         .with_state(front)
+}
+
+/// Which installation answers here, for `doctor`: a URL may lead to another one.
+async fn bridge(axum::extract::State(front): Shared) -> Response {
+    let id = front.keys.installation();
+    error::json(
+        StatusCode::OK,
+        serde_json::json!({"bridge": "snapbridge", "id": id}).to_string(),
+    )
 }
 
 /// What this listener takes and answers, for programs.

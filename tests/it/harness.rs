@@ -313,6 +313,14 @@ impl Bridge {
         self.data.path()
     }
 
+    /// The settings of this bridge as a file, for commands that run beside it.
+    pub fn settings_file(&self, crm: &Crm, more: &str) -> PathBuf {
+        let file = self.folder().join("snapbridge.toml");
+        let text = settings_text(self.backend, &crm.url, self.folder(), &self.namespace, more);
+        std::fs::write(&file, text).expect("a settings file");
+        file
+    }
+
     /// Every key of this bridge in Redis, with its serialised value.
     pub async fn redis_dump(&self) -> Vec<(String, Vec<u8>)> {
         let client = redis::Client::open(redis_url()).expect("a Redis URL");

@@ -171,6 +171,7 @@ async fn embedded() {
     up.until_ready().await;
     watched.processes.push(up);
     watched.driven("snapbridge_accounts_paused", "").await;
+    watched.driven("snapbridge_accounts_suspended", "").await;
     finish(watched, &DISTRIBUTED).await;
 }
 
@@ -198,6 +199,7 @@ async fn distributed() {
     drop(queue);
     pause(&*store, &account).await;
     watched.driven("snapbridge_accounts_paused", "").await;
+    watched.driven("snapbridge_accounts_suspended", "").await;
     of_the_broker(&watched, &mut broker).await;
     of_redis(&watched, &mut redis).await;
     // Their own test drives these, without a worker.
@@ -214,6 +216,7 @@ fn secret_url(redis: &Redis) -> String {
     redis.url().replace("redis://", &format!("redis://:{REDIS_CANARY}@"))
 }
 
+/// And suspends it, which is a paused account's own business.
 async fn pause(store: &dyn Store, account: &AccountId) {
     let times = work::WorkTimes::default();
     let paused = work::update(store, account, &times, |work| {
@@ -221,6 +224,7 @@ async fn pause(store: &dyn Store, account: &AccountId) {
             since: contacts::Clock::now(&SystemClock),
             by: "a test".into(),
         });
+        work.suspended = work.pause.as_ref().map(|pause| pause.since);
     });
     paused.await.expect("paused");
 }

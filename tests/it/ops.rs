@@ -1,7 +1,9 @@
 //! The ops page and the operators' API: who may, what is done, and what shows.
 
 mod browser;
+mod doctor;
 mod explain;
+mod life;
 
 use contacts::{Kind, Stream, dead, work};
 use fake_crm::{Change, Control};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contacts::keys::Keys;
+use contacts::life::Ages;
 use contacts::outcome::RetryPolicy;
 use contacts::work::WorkTimes;
 use contacts::{AccountId, Clock, Micros, Queue, Store};
@@ -52,6 +53,10 @@ pub struct Policy {
     pub held_look: Duration,
     /// Time over which contacts take on a changed mapping.
     pub remap_within: Duration,
+    /// When accounts end that Talkdesk no longer calls for.
+    pub life: Ages,
+    /// Audit entries kept.
+    pub audit: usize,
 }
 
 impl Default for Policy {
@@ -70,6 +75,8 @@ impl Default for Policy {
             dirty_limit: 500,
             held_look: Duration::from_secs(30),
             remap_within: Duration::from_secs(7 * 24 * 3600),
+            life: Ages::default(),
+            audit: 500,
         }
     }
 }

@@ -8,8 +8,10 @@ pub mod requests;
 pub mod source;
 
 pub mod consume;
+pub mod erase;
 pub mod held;
 mod lease;
+pub mod life;
 pub mod progress;
 mod slice;
 pub mod subscriptions;

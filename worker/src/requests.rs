@@ -223,6 +223,12 @@ impl Requests {
         self.go_on(account, |work| Some(work.unpark(now))).await.map(|_| ())
     }
 
+    /// Talkdesk has called for a suspended account again: what is due is rung for. `false`: it was not suspended.
+    pub async fn unsuspend(&self, account: &AccountId) -> Result<bool, RequestError> {
+        let now = self.clock.now();
+        self.go_on(account, |work| work.unsuspend(now)).await
+    }
+
     /// An operator stops the account's work. `false`: it was paused already.
     pub async fn pause(&self, account: &AccountId, by: &str) -> Result<bool, RequestError> {
         let now = self.clock.now();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contacts::Micros;
 use contacts::accounts::Account;
 use contacts::subscription::Wanted;
+use contacts::{AccountId, Micros};
 use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, Delta, Hook, IdsPage, Many, Page, Window};
 use serde_json::Value;
 
@@ -53,6 +53,9 @@ pub trait Sources: Send + Sync {
 
     /// How often an account of this integration is refreshed. `None`: it is not configured any more.
     fn pace(&self, integration: &str) -> Option<Pace>;
+
+    /// The account has no credentials any more: nothing made of them is kept.
+    fn forget(&self, _account: &AccountId) {}
 
     /// What is wanted of an account's webhook. `None`: it cannot have one of its own.
     fn subscribing(&self, _account: &Account) -> Option<Subscribing> {

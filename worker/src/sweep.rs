@@ -17,6 +17,7 @@ use crate::deps::Deps;
 const PER_SHARD: usize = 200;
 
 pub async fn run(deps: Deps, stop: CancellationToken) {
+    let mut walk = crate::life::Walk::default();
     loop {
         match once(&deps).await {
             Ok(rung) if rung > 0 => tracing::debug!(rung, "the sweep rang"),
@@ -25,6 +26,9 @@ pub async fn run(deps: Deps, stop: CancellationToken) {
         }
         if let Err(error) = deps.queue.drain_dead(&Undertaker(&deps)).await {
             tracing::warn!(%error, "the queue's dead jobs could not be taken in");
+        }
+        if let Err(error) = walk.go_on(&deps).await {
+            tracing::warn!(%error, "the walk over the accounts could not go on");
         }
         // Jitter, so that several processes do not look at the same moment.
         let pause = deps

@@ -54,6 +54,18 @@ impl std::fmt::Debug for Sealed {
 }
 
 impl Sealed {
+    /// What stands where credentials were wiped; it opens for nobody.
+    pub fn none() -> Sealed {
+        Sealed {
+            kid: String::new(),
+            data: String::new(),
+        }
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.data.is_empty()
+    }
+
     pub fn seal(keys: &Keys, account: &AccountId, fields: &BTreeMap<String, String>) -> Sealed {
         // A map of strings has no way to fail.
         let plain = serde_json::to_vec(fields).unwrap_or_default();
@@ -140,6 +152,50 @@ pub async fn forget<S: Documents + Scratch + ?Sized>(store: &S, id: &AccountId) 
     store.delete(&fingerprint_key(&account.fingerprint)).await?;
     store.delete(&refusal_key(&account.fingerprint)).await?;
     Ok(Some(account))
+}
+
+/// Takes the credentials of an account away, and what is remembered of their fingerprint, if `still` says so of the account as it is
+/// now. `false`: it did not, or there were none.
+pub async fn wipe<S: Documents + Scratch + ?Sized>(
+    store: &S,
+    account: &Account,
+    still: impl Fn(&Account) -> bool,
+) -> StoreResult<bool> {
+    let key = DocKey::of_account(DocKind::Account, &account.id);
+    let wiped = docs::update(store, &key, |known: Option<Account>| match known {
+        Some(known) if !known.credentials.is_none() && still(&known) => {
+            let old = known.fingerprint.clone();
+            let put = Account {
+                credentials: Sealed::none(),
+                // No credentials have this one.
+                fingerprint: Fingerprint(String::new()),
+                ..known
+            };
+            (Change::Put(put), Vec::new(), Some(old))
+        }
+        _ => (Change::Keep, Vec::new(), None),
+    })
+    .await?;
+    let Some(fingerprint) = wiped else { return Ok(false) };
+    store.delete(&fingerprint_key(&fingerprint)).await?;
+    store.delete(&refusal_key(&fingerprint)).await?;
+    Ok(true)
+}
+
+/// An account that was added by hand has not been called for by Talkdesk.
+pub async fn uncalled(docs: &(impl Documents + ?Sized), id: &AccountId) -> StoreResult<()> {
+    let key = DocKey::of_account(DocKind::Account, id);
+    docs::update(docs, &key, |known: Option<Account>| match known {
+        Some(known) if known.called > Micros::ZERO => {
+            let put = Account {
+                called: Micros::ZERO,
+                ..known
+            };
+            (Change::Put(put), Vec::new(), ())
+        }
+        _ => (Change::Keep, Vec::new(), ()),
+    })
+    .await
 }
 
 /// Notes a call of Talkdesk, or that the CRM accepted the credentials; skipped when the last note is younger than

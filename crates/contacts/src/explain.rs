@@ -46,6 +46,8 @@ pub enum Standing {
     LeftOut,
     /// Not in the CRM, and not in the snapshot.
     Gone,
+    /// An operator erased it, and it is kept out ([`crate::erased`]). [`standing`] does not know of that.
+    Erased,
     /// The snapshot holds it; the CRM was not asked.
     Unconfirmed,
     /// The snapshot does not hold it; the CRM was not asked.

@@ -201,6 +201,11 @@ impl Keys {
         LEAST + u64::from_be_bytes(std::array::from_fn(|i| digest[i])) % (9 * LEAST)
     }
 
+    /// What tells this installation from others, for whoever asks whether a URL leads to it. Says nothing of the keys.
+    pub fn installation(&self) -> String {
+        hex(&mac(&self.logs, &["installation"])[..8])
+    }
+
     /// Eight hex digits that stand for a value in logs.
     pub fn log_id(&self, value: &str) -> String {
         hex(&mac(&self.logs, &[value])[..4])

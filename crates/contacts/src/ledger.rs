@@ -248,6 +248,9 @@ pub struct Left {
     pub limit: String,
     pub max: u64,
     pub left: u64,
+    /// When a quota begins anew, or the CRM's own pause ends. `None`: it flows back all the time.
+    #[serde(skip)]
+    pub resets: Option<Micros>,
 }
 
 impl Budget {
@@ -430,20 +433,21 @@ impl Budget {
             .map(|limit| {
                 let held = [limit.name.as_str(), EVERYTHING]
                     .iter()
-                    .any(|name| self.holds.get(*name).is_some_and(|hold| hold.until > now));
+                    .filter_map(|name| self.holds.get(*name))
+                    .map(|hold| hold.until)
+                    .filter(|until| *until > now)
+                    .max();
                 let charge = Charge {
                     limit: limit.clone(),
                     cost: 1,
                 };
-                let left = if held {
-                    0
-                } else {
-                    self.free(&charge, Class::Interactive, now).0
-                };
+                let (free, next) = self.free(&charge, Class::Interactive, now);
+                let quota = matches!(limit.kind, LimitKind::Quota { .. }).then_some(next);
                 Left {
                     limit: limit.name.clone(),
                     max: limit.kind.max(),
-                    left,
+                    left: if held.is_some() { 0 } else { free },
+                    resets: held.or(quota),
                 }
             })
             .collect()

@@ -26,6 +26,8 @@ pub const LOOK: &str = "look";
 pub const PARKED: &str = "parked";
 /// Index of paused accounts.
 pub const PAUSED: &str = "paused";
+/// Index of suspended accounts.
+pub const SUSPENDED: &str = "suspended";
 /// Index of when accounts were last refreshed: the oldest is the stalest snapshot. Members: account ids.
 pub const FRESH: &str = "fresh";
 
@@ -72,6 +74,9 @@ pub struct Work {
     pub park: Option<Park>,
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// Since when it stands still because Talkdesk no longer calls for it ([`crate::life`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Micros>,
     /// The last webhook that led to a ring.
     #[serde(default)]
     pub last_event: Option<Micros>,
@@ -520,8 +525,12 @@ impl Work {
             .iter()
             .filter_map(|kind| self.tasks.get(kind)?.last_done)
             .max();
-        if let Some(fresh) = fresh {
+        // Nobody waits for a suspended one.
+        if let (Some(fresh), None) = (fresh, self.suspended) {
             entries.insert((FRESH.to_owned(), account.to_string()), fresh);
+        }
+        if let Some(since) = self.suspended {
+            entries.insert((SUSPENDED.to_owned(), account.to_string()), since);
         }
         if let Some(pause) = &self.pause {
             entries.insert((PAUSED.to_owned(), account.to_string()), pause.since);

@@ -2,79 +2,36 @@
 
 use crate::connector::Connector;
 
-/// (id, file, text)
-const SHIPPED: &[(&str, &str, &str)] = &[
-    (
-        "dataverse",
-        "connectors/dataverse/connector.toml",
-        include_str!("../../../connectors/dataverse/connector.toml"),
-    ),
-    (
-        "demo",
-        "connectors/demo/connector.toml",
-        include_str!("../../../connectors/demo/connector.toml"),
-    ),
-    (
-        "espocrm",
-        "connectors/espocrm/connector.toml",
-        include_str!("../../../connectors/espocrm/connector.toml"),
-    ),
-    (
-        "freshdesk",
-        "connectors/freshdesk/connector.toml",
-        include_str!("../../../connectors/freshdesk/connector.toml"),
-    ),
-    (
-        "hubspot",
-        "connectors/hubspot/connector.toml",
-        include_str!("../../../connectors/hubspot/connector.toml"),
-    ),
-    (
-        "intercom",
-        "connectors/intercom/connector.toml",
-        include_str!("../../../connectors/intercom/connector.toml"),
-    ),
-    (
-        "odoo",
-        "connectors/odoo/connector.toml",
-        include_str!("../../../connectors/odoo/connector.toml"),
-    ),
-    (
-        "odoo-json2",
-        "connectors/odoo-json2/connector.toml",
-        include_str!("../../../connectors/odoo-json2/connector.toml"),
-    ),
-    (
-        "pipedrive",
-        "connectors/pipedrive/connector.toml",
-        include_str!("../../../connectors/pipedrive/connector.toml"),
-    ),
-    (
-        "salesforce",
-        "connectors/salesforce/connector.toml",
-        include_str!("../../../connectors/salesforce/connector.toml"),
-    ),
-    (
-        "twenty",
-        "connectors/twenty/connector.toml",
-        include_str!("../../../connectors/twenty/connector.toml"),
-    ),
-    (
-        "web1on1",
-        "connectors/web1on1/connector.toml",
-        include_str!("../../../connectors/web1on1/connector.toml"),
-    ),
-    (
-        "zendesk",
-        "connectors/zendesk/connector.toml",
-        include_str!("../../../connectors/zendesk/connector.toml"),
-    ),
-    (
-        "zoho",
-        "connectors/zoho/connector.toml",
-        include_str!("../../../connectors/zoho/connector.toml"),
-    ),
-];
+/// (id, file, text, a delivery of its webhook)
+type Shipped = (&'static str, &'static str, &'static str, &'static str);
+
+macro_rules! shipped {
+    ($($id:literal),+ $(,)?) => {
+        const SHIPPED: &[Shipped] = &[$((
+            $id,
+            concat!("connectors/", $id, "/connector.toml"),
+            include_str!(concat!("../../../connectors/", $id, "/connector.toml")),
+            include_str!(concat!("../../../connectors/", $id, "/fixtures/webhook.json")),
+        )),+];
+    };
+}
+
+shipped!(
+    "dataverse",
+    "demo",
+    "espocrm",
+    "freshdesk",
+    "hubspot",
+    "intercom",
+    "odoo",
+    "odoo-json2",
+    "pipedrive",
+    "salesforce",
+    "twenty",
+    "web1on1",
+    "zendesk",
+    "zoho",
+);
 
 impl Connector {
     /// The text of a shipped connector.
@@ -82,7 +39,14 @@ impl Connector {
         SHIPPED
             .iter()
             .find(|(known, ..)| *known == id)
-            .map(|(_, _, text)| *text)
+            .map(|(_, _, text, _)| *text)
+    }
+
+    /// The body of a delivery as the CRM of a shipped connector sends it.
+    pub fn shipped_delivery(id: &str) -> Option<String> {
+        let (.., fixture) = SHIPPED.iter().find(|(known, ..)| *known == id)?;
+        let fixture: serde_json::Value = serde_json::from_str(fixture).ok()?;
+        Some(fixture["delivery"]["body"].as_str()?.to_owned())
     }
 
     pub fn shipped_ids() -> impl Iterator<Item = &'static str> {
@@ -96,7 +60,7 @@ mod tests {
 
     #[test]
     fn every_shipped_connector_loads_under_its_own_id() {
-        for (id, file, text) in SHIPPED {
+        for (id, file, text, _) in SHIPPED {
             match Connector::load(text, file) {
                 Ok(connector) => assert_eq!(connector.id(), *id),
                 Err(problems) => {

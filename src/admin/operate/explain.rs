@@ -241,7 +241,11 @@ impl Operate {
         if let (Seen::Wanted(row), Some(head)) = (&mut fetched.seen, &head) {
             row.waits = Progress::read(&head.progress).waits(id, now, self.worker.policy.remap_within);
         }
-        let standing = explain::standing(&fetched.seen, known.as_ref());
+        let erased = self.erased_since(&account.id, id).await?;
+        let standing = match erased {
+            Some(_) if known.as_ref().is_none_or(Known::is_tombstone) => Standing::Erased,
+            _ => explain::standing(&fetched.seen, known.as_ref()),
+        };
         let living = known.as_ref().filter(|known| !known.is_tombstone());
         let mapped = fetched
             .contact
@@ -254,6 +258,10 @@ impl Operate {
         let mut add = |step, text: Option<String>| steps.extend(text.map(|text| Step { step, text }));
         add("mapping", fetched.mapping);
         add("filter", fetched.filter);
+        add(
+            "erased",
+            erased.map(|at| format!("kept out by an operator, {}", words(at, now))),
+        );
         add("snapshot", Some(in_snapshot(head.as_ref(), known.as_ref(), now)));
         add(
             "webhook",
@@ -281,6 +289,9 @@ impl Operate {
         let unasked = |why: String| Ok(Fetched::without(Seen::Unasked, format!("not asked: {why}")));
         if work.pause.is_some() {
             return unasked("the account is paused".into());
+        }
+        if work.suspended.is_some() {
+            return unasked("the account is suspended, and has no credentials".into());
         }
         if work.park.is_some() {
             return unasked("the account's credentials are refused".into());
@@ -565,6 +576,9 @@ fn sentence(standing: Standing, work: &Work, dirty: bool, now: Micros) -> String
             "The snapshot keeps an earlier version, as nothing proves that the contact is gone".to_owned()
         }
         Standing::LeftOut => "It is left out: what the CRM has makes no contact".to_owned(),
+        Standing::Erased => {
+            "It was erased, and is kept out whatever the CRM has until `snapbridge contact lift` ends that".to_owned()
+        }
         Standing::Gone => "It is not delivered: the CRM does not have it, or it is not wanted".to_owned(),
         Standing::Unconfirmed => "The snapshot holds it; the CRM was not asked".to_owned(),
         Standing::Unknown => "The snapshot does not hold it; the CRM was not asked".to_owned(),

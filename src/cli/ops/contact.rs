@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Access, Ops, rows, step, table, text};
@@ -24,6 +24,23 @@ pub enum Contact {
         #[arg(long)]
         values: bool,
     },
+    /// Takes a contact out of the snapshot and keeps it out, whatever the CRM has; Talkdesk keeps what it has already
+    Erase(Erasure),
+    /// Ends an erasure: the contact is fetched again
+    Lift(Erasure),
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Erasure {
+    /// The CRM's id
+    id: String,
+    /// Whose contact
+    #[arg(long, value_name = "ID")]
+    account: String,
+    /// Why; kept in the audit
+    #[arg(long)]
+    reason: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,6 +78,16 @@ fn token_text(told: &Value) -> String {
     out
 }
 
+impl Ops {
+    async fn change(&self, erasure: &Erasure, how: &str) -> anyhow::Result<()> {
+        let path = format!("/api/accounts/{}/{how}", step(&erasure.account));
+        let body = json!({"contact": erasure.id, "reason": erasure.reason});
+        let said = self.post(&path, Some(body)).await?;
+        self.show(&said, |said| text(&said["said"]));
+        Ok(())
+    }
+}
+
 pub async fn contact(config: Option<&Path>, access: Access, command: Contact) -> Result<(), Failure> {
     let ops = Ops::open(config, access)?;
     match command {
@@ -69,6 +96,8 @@ pub async fn contact(config: Option<&Path>, access: Access, command: Contact) ->
             let explained = ops.post(&path, Some(json!({"who": who, "values": values}))).await?;
             ops.show(&explained, |explained| explained_text(explained, values));
         }
+        Contact::Erase(erasure) => ops.change(&erasure, "erase").await?,
+        Contact::Lift(erasure) => ops.change(&erasure, "lift").await?,
     }
     Ok(())
 }

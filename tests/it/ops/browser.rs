@@ -248,7 +248,7 @@ async fn an_operator_clicks_through_the_page() {
     })
     .await;
     die().await;
-    browser.until_shows("1 dead letters").await;
+    browser.until_shows("1 dead letter:").await;
     browser.click("//a[@href='/ops/dead']").await;
     browser.click("//article//button[.='Redrive']").await;
     browser.until_shows("1 redriven").await;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contacts::accounts::{self, Account};
+use contacts::erased::{self, Erased};
 use contacts::ports::{Head, StoreErrorKind};
 use contacts::remap::Mapped;
 use contacts::runs::Tally;
@@ -83,6 +84,8 @@ pub struct Slice<'a> {
     verified: bool,
     lane: Lane,
     tally: Tally,
+    /// Who is kept out.
+    erased: Erased,
 }
 
 impl<'a> Slice<'a> {
@@ -98,6 +101,8 @@ impl<'a> Slice<'a> {
             .store
             .open(&account.id, stream, fence, Generation::random())
             .await?;
+        // After the lease was taken: whoever erases a contact notes it before asking for the lease.
+        let erased = erased::load(&*deps.store, &account.id).await?;
         let source = deps.sources.source(account).await?;
         let mut progress = Progress::read(&head.progress);
         let began = deps.clock.now();
@@ -126,6 +131,7 @@ impl<'a> Slice<'a> {
             verified: false,
             lane,
             tally: Tally::default(),
+            erased,
         })
     }
 

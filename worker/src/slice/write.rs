@@ -76,7 +76,11 @@ impl Slice<'_> {
                 updated: Micros::ZERO,
                 observed: page.asked_at,
             }));
-            if observed.removed || observed.unwanted {
+            let is_erased = self
+                .erased
+                .since(&self.deps.keys, &self.account.id, &observed.contact.id)
+                .is_some();
+            if observed.removed || observed.unwanted || is_erased {
                 let Observed { contact, updated, .. } = observed;
                 batch.removals.push(Removal {
                     id: contact.id,

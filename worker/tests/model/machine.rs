@@ -120,8 +120,15 @@ impl Process {
         self.life.send_replace(Life::Stalls);
     }
 
+    /// Only who stalls wakes: one that was killed meanwhile is dead.
     pub fn wake(&self) {
-        self.life.send_replace(Life::Runs);
+        self.life.send_if_modified(|life| {
+            let stalls = *life == Life::Stalls;
+            if stalls {
+                *life = Life::Runs;
+            }
+            stalls
+        });
     }
 
     pub fn kill(&self) {

@@ -60,6 +60,12 @@ pub fn short_policy() -> Policy {
         tombstones: Duration::from_secs(24 * 3600),
         dirty_limit: 500,
         remap_within: Duration::ZERO,
+        // The model's Talkdesk never falls silent for as long.
+        life: contacts::life::Ages {
+            suspend: Duration::MAX,
+            drop: Duration::MAX,
+        },
+        audit: 50,
     }
 }
 

@@ -438,6 +438,9 @@ fn what_a_call_has_cost_besides_counts_against_every_kind_of_limit() {
         budget.cost_more(&limit, 7, now);
         let left = budget.left(std::slice::from_ref(&limit), now);
         assert_eq!(left[0].left, 3, "{kind:?}");
+        // Day 12 ends; what is no quota flows back all the time.
+        let whole = matches!(kind, LimitKind::Quota { .. }).then_some(Micros::from_secs(12 * 86_400));
+        assert_eq!(left[0].resets, whole, "{kind:?}");
         budget.cost_more(&limit, 70, now);
         assert_eq!(budget.left(&[limit], now)[0].left, 0, "{kind:?}");
     }

@@ -1,10 +1,11 @@
 //! Standing still: parked, because the CRM refused the credentials, or paused, because an operator said so. The two are
-//! apart: new credentials do not end a pause, and a resumed account that is parked stays parked.
+//! apart: new credentials do not end a pause, and a resumed account that is parked stays parked. Or suspended, because Talkdesk
+//! no longer calls for it, until it does.
 
 use std::time::Duration;
 
-use super::{Park, Pause, Work};
-use crate::ids::{JobId, Kind};
+use super::{Lease, Park, Pause, Work, WorkTimes};
+use crate::ids::{Fence, JobId, Kind};
 use crate::time::Micros;
 
 impl Work {
@@ -57,7 +58,7 @@ impl Work {
     }
 
     pub fn is_held(&self) -> bool {
-        self.park.is_some() || self.pause.is_some()
+        self.park.is_some() || self.pause.is_some() || self.suspended.is_some()
     }
 
     /// An operator stops all work of the account until [`Work::resume`]: a running slice ends at its next page. `false`: it
@@ -78,6 +79,46 @@ impl Work {
         self.pause.take()?;
         let due = |(kind, task): (&Kind, &super::Task)| task.due.is_some_and(|due| due <= now).then_some(*kind);
         Some(self.tasks.iter().filter_map(due).collect())
+    }
+
+    /// Talkdesk no longer calls for the account: its work stops until [`Work::unsuspend`]. `false`: it had already.
+    pub fn suspend(&mut self, now: Micros) -> bool {
+        if self.suspended.is_some() {
+            return false;
+        }
+        self.suspended = Some(now);
+        for task in self.tasks.values_mut() {
+            task.marker = None;
+        }
+        true
+    }
+
+    /// Talkdesk has called again. Returns the kinds that are due and must be rung for, or `None`: it was not suspended.
+    pub fn unsuspend(&mut self, now: Micros) -> Option<Vec<Kind>> {
+        self.suspended.take()?;
+        let due = |(kind, task): (&Kind, &super::Task)| task.due.is_some_and(|due| due <= now).then_some(*kind);
+        Some(self.tasks.iter().filter_map(due).collect())
+    }
+
+    /// Takes the lease of the contacts for a deed that no job asked for, also of an account that stands still. `None`: a worker has it.
+    pub fn seize(&mut self, owner: &str, now: Micros, times: &WorkTimes) -> Option<Fence> {
+        if self.lease.as_ref().is_some_and(|lease| lease.until > now) {
+            return None;
+        }
+        self.fence = now.0.max(self.fence + 1);
+        let fence = Fence(self.fence);
+        self.lease = Some(Lease {
+            owner: owner.to_owned(),
+            fence,
+            kind: Kind::Ids,
+            until: now.plus(times.lease),
+        });
+        Some(fence)
+    }
+
+    /// Ends [`Work::seize`].
+    pub fn let_go(&mut self, fence: Fence) {
+        self.lease.take_if(|lease| lease.fence == fence);
     }
 
     /// A worker took `job`, whose connector or lane is held: it is looked at again at `look`, and nobody else's until then.

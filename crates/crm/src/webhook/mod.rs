@@ -1,6 +1,7 @@
 //! Incoming webhooks: who sent them, and which contacts they speak of.
 
 mod decode;
+mod made;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use serde_json::Value as Json;
 use crate::expr::{Expr, ExprError, scope, to_text, value_of};
 use crate::spec::{Calls, HookScope, Verify, Webhook};
 
+pub use made::Made;
 pub(crate) use verify::verify;
 
 /// A delivery as it arrived. The body is raw: signatures are over bytes.

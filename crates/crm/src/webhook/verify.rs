@@ -101,7 +101,7 @@ fn checked_timestamp(request: &WebhookRequest<'_>, spec: &Timestamp, now: Micros
     Ok(text.to_owned())
 }
 
-fn message(signed: &[Part], request: &WebhookRequest<'_>, stamp: &str) -> Vec<u8> {
+pub(super) fn message(signed: &[Part], request: &WebhookRequest<'_>, stamp: &str) -> Vec<u8> {
     let mut message = Vec::with_capacity(request.body.len() + 256);
     for part in signed {
         match part {
@@ -151,7 +151,7 @@ fn hubspot_url(url: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn mac(hash: HashKind, secret: &[u8], message: &[u8]) -> Vec<u8> {
+pub(super) fn mac(hash: HashKind, secret: &[u8], message: &[u8]) -> Vec<u8> {
     // An HMAC takes keys of any length, so the constructors cannot fail.
     match hash {
         HashKind::Sha1 => Hmac::<Sha1>::new_from_slice(secret)
@@ -163,14 +163,14 @@ fn mac(hash: HashKind, secret: &[u8], message: &[u8]) -> Vec<u8> {
     }
 }
 
-fn encoded(bytes: &[u8], encoding: Encoding) -> String {
+pub(super) fn encoded(bytes: &[u8], encoding: Encoding) -> String {
     match encoding {
         Encoding::Hex => hex::encode(bytes),
         Encoding::Base64 => STANDARD.encode(bytes),
     }
 }
 
-fn wrapped(wrap: Option<&Wrap>, signature: &str, request: &WebhookRequest<'_>) -> Option<String> {
+pub(super) fn wrapped(wrap: Option<&Wrap>, signature: &str, request: &WebhookRequest<'_>) -> Option<String> {
     let Some(wrap) = wrap else {
         return Some(signature.to_owned());
     };

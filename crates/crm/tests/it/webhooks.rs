@@ -271,3 +271,52 @@ fn a_verified_body_of_another_shape_is_refused_not_empty() {
     assert_eq!(demo_events("null"), Err(Refused::BadBody));
     assert_eq!(demo_events("[]"), Ok(Vec::new()));
 }
+
+/// What the doctor sends is what each CRM would have sent.
+#[test]
+fn a_delivery_of_our_own_is_believed_and_names_the_contact() {
+    let now = Micros::parse("2026-11-21T02:00:00Z").expect("a time");
+    let secret = SecretString::from("5e7b1c0d".repeat(8));
+    let mut tried = 0;
+    for id in Connector::shipped_ids() {
+        let connector = Connector::load(Connector::shipped(id).expect("shipped"), id).expect("a sound file");
+        let hooks = connector.webhook().expect("a webhook");
+        let sample = Connector::shipped_delivery(id).expect("a sample");
+        for nonce in [71_001, 71_002] {
+            let body = hooks
+                .body_for(&sample, "4711", Some("org-9"), nonce)
+                .unwrap_or_else(|error| panic!("{id}: {error}"));
+            let made = hooks
+                .sign("https://b.example/crm/webhooks/x", body, &secret, Some("9b1c"), now)
+                .unwrap_or_else(|| panic!("{id}: not signed"));
+            let url = url::Url::parse(&made.url).expect("a URL");
+            let query: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+            let request = WebhookRequest {
+                method: "POST",
+                url: &made.url,
+                headers: &made.headers,
+                query: &query,
+                body: &made.body,
+                hook_id: query.get("hook_id").map(String::as_str),
+            };
+            let verified = hooks.verify(&request, std::slice::from_ref(&secret), now);
+            let verified = verified.unwrap_or_else(|refused| panic!("{id}: {refused}"));
+            let events = hooks.events(&verified).expect("events");
+            let relevant: Vec<&Event> = events.iter().filter(|event| event.relevant).collect();
+            assert!(
+                !relevant.is_empty() && relevant.iter().all(|event| event.ids.iter().all(|id| id == "4711")),
+                "{id}: {events:?}"
+            );
+            assert!(
+                relevant
+                    .iter()
+                    .all(|event| event.account.as_deref().is_none_or(|account| account == "org-9")),
+                "{id}"
+            );
+            let body = hooks.body_for("{}", "4711", None, nonce);
+            assert!(body.is_err(), "{id}: a body of nobody's names nobody");
+        }
+        tried += 1;
+    }
+    assert!(tried >= 14);
+}

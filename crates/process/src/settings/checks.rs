@@ -161,6 +161,11 @@ impl Checks<'_> {
             ("credentials.unreachable_window", s.credentials.unreachable_window),
             "the second is the wider one",
         );
+        self.not_longer(
+            ("accounts.suspend_after", s.accounts.suspend_after),
+            ("accounts.drop_after", s.accounts.drop_after),
+            "an account is suspended before it is dropped",
+        );
         let (poll, reconcile) = (
             ("refresh.poll", s.refresh.poll),
             ("refresh.reconcile", s.refresh.reconcile),

@@ -20,9 +20,9 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap, TextMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration, IntegrationKind,
-    Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store, Subscribe, Webhook,
-    Worker,
+    Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration,
+    IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store,
+    Subscribe, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
 
@@ -81,6 +81,7 @@ settings! {
     page: Page,
     cold: Cold,
     credentials: Credentials,
+    accounts: Accounts,
     worker: Worker,
     refresh: Refresh,
     retry: Retry,

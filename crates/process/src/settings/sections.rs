@@ -120,6 +120,17 @@ section! {
 }
 
 section! {
+    /// The end of accounts that Talkdesk no longer calls for.
+    Accounts {
+        /// Silence of Talkdesk after which an account is suspended: no CRM call any more, its webhook at the CRM ended, its
+        /// credentials wiped. Talkdesk's next call with credentials revives it.
+        suspend_after: Duration = "30days" in "1ms"..="3650days";
+        /// Silence of Talkdesk after which all data of a suspended account is dropped.
+        drop_after: Duration = "90days" in "1ms"..="3650days";
+    }
+}
+
+section! {
     /// How long credentials are believed, and how they are checked.
     Credentials {
         /// Age up to which known credentials are served without a new proof.
@@ -322,7 +333,8 @@ section! {
         read: Secrets = "";
         /// Token that may also pause, resume, refresh, redrive, and have a contact explained.
         operate: Secrets = "";
-        /// Token that may also forget accounts, discard dead letters, and see the values of a contact that is explained.
+        /// Token that may also add and forget accounts, erase contacts, discard dead letters, try webhooks, and see the values of
+        /// a contact that is explained.
         admin: Secrets = "";
         /// Time after which one logs in anew.
         session: Duration = "12h" in "1m"..="7days";
@@ -332,6 +344,8 @@ section! {
         chart: Duration = "24h" in "10m"..="7days";
         /// Time for a running slice to end its page before an account can be forgotten.
         forget_wait: Duration = "10s" in "0s"..="1m";
+        /// Time for which a webhook that `doctor` tries is followed: half of it to its job, half of it to the job's end.
+        try_wait: Duration = "1m" in "1s"..="80s";
     }
 }
 

@@ -23,6 +23,13 @@ pub(super) async fn refuse_eviction(link: &Link) -> StoreResult<()> {
     }
 }
 
+/// The oldest major version that this is tested with.
+const OLDEST: u32 = 7;
+
+fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
+}
+
 #[async_trait]
 impl Probe for RedisStore {
     fn describe(&self) -> String {
@@ -38,6 +45,12 @@ impl Probe for RedisStore {
 
     async fn warnings(&self) -> StoreResult<Vec<String>> {
         let mut warnings = Vec::new();
+        let version = info(&self.reads, "server").await?.get::<String>("redis_version");
+        if let Some(version) = version.filter(|version| major(version).is_some_and(|major| major < OLDEST)) {
+            warnings.push(format!(
+                "redis is version {version}, and {OLDEST} or newer is what this is tested with"
+            ));
+        }
         match info(&self.reads, "memory").await?.get::<String>("maxmemory_policy") {
             Some(policy) if policy == "noeviction" => {}
             Some(policy) => warnings.push(format!(

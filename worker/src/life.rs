@@ -1,0 +1,138 @@
+//! The end of accounts: those that Talkdesk no longer calls for are suspended, and later dropped ([`contacts::life`]). A walk over all
+//! accounts, some in each sweep; what it does is the same done twice, so processes need no leader.
+
+use contacts::accounts::{self, Account};
+use contacts::life::{self, Step};
+use contacts::ports::DocKind;
+use contacts::{AccountId, Shard, StoreError, Stream, audit, work};
+
+use crate::deps::Deps;
+use crate::requests::RequestError;
+
+/// Accounts that one sweep looks at.
+const AT_ONCE: usize = 50;
+/// Who did it, in the audit.
+const NAME: &str = "the sweep";
+
+/// How far the walk has come.
+pub struct Walk {
+    shards: Vec<Shard>,
+    after: Option<String>,
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        Walk {
+            shards: Shard::all().collect(),
+            after: None,
+        }
+    }
+}
+
+impl Walk {
+    /// Looks at the next accounts; begins anew when it has met all.
+    pub async fn go_on(&mut self, deps: &Deps) -> Result<(), RequestError> {
+        let mut left = AT_ONCE;
+        while left > 0 {
+            let Some(shard) = self.shards.last().copied() else {
+                *self = Walk::default();
+                return Ok(());
+            };
+            let page = deps
+                .store
+                .list(DocKind::Account, shard, self.after.as_deref(), left)
+                .await?;
+            for id in page.iter().filter_map(|id| id.parse().ok()) {
+                if let Err(error) = tend(deps, &id).await {
+                    // The others have their turn, and it has its next.
+                    tracing::warn!(account = %id, %error, "an account could not be suspended or dropped");
+                }
+            }
+            if page.len() < left {
+                self.shards.pop();
+                self.after = None;
+            } else {
+                self.after = page.last().cloned();
+            }
+            left -= page.len();
+        }
+        Ok(())
+    }
+}
+
+/// Does what is to be done about one account, step by step.
+async fn tend(deps: &Deps, id: &AccountId) -> Result<(), RequestError> {
+    loop {
+        let Some(account) = accounts::get(&*deps.store, id).await? else {
+            return Ok(());
+        };
+        let work = work::load(&*deps.store, id).await?;
+        let now = deps.clock.now();
+        match life::judge(&account, &work, &deps.policy.life, now) {
+            Step::Rest => return Ok(()),
+            Step::Suspend => {
+                work::update(&*deps.store, id, &deps.policy.times, |work| work.suspend(now)).await?;
+            }
+            Step::Wipe => wipe(deps, &account).await?,
+            Step::Revive => {
+                deps.requests.unsuspend(id).await?;
+            }
+            Step::Drop => {
+                let still = forget(deps, &account).await?;
+                let said = format!("Talkdesk has not called since {}", life::last_call(&account));
+                note(deps, id, "drop", &with_rest(said, still)).await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Ends what the CRM holds for a suspended account, then takes its credentials away; unless Talkdesk has called meanwhile.
+async fn wipe(deps: &Deps, account: &Account) -> Result<(), RequestError> {
+    let still = crate::subscriptions::end(deps, account).await?;
+    let now = deps.clock.now();
+    let ages = deps.policy.life;
+    let idle = |known: &Account| now.since(life::last_call(known)) >= ages.suspend;
+    if accounts::wipe(&*deps.store, account, idle).await? {
+        deps.sources.forget(&account.id);
+        tracing::info!(account = %account.id, integration = account.integration, "suspended: Talkdesk no longer calls for it");
+        let said = format!("Talkdesk has not called since {}", life::last_call(account));
+        note(deps, &account.id, "suspend", &with_rest(said, still)).await?;
+    }
+    Ok(())
+}
+
+fn with_rest(said: String, still: Option<String>) -> String {
+    match still {
+        Some(why) => format!("{said}; the CRM still delivers webhooks, to be removed there by hand: {why}"),
+        None => said,
+    }
+}
+
+async fn note(deps: &Deps, account: &AccountId, action: &str, detail: &str) -> Result<(), StoreError> {
+    let entry = audit::Entry {
+        at: deps.clock.now(),
+        by: NAME.to_owned(),
+        role: "worker".to_owned(),
+        action: action.to_owned(),
+        target: account.to_string(),
+        detail: detail.chars().take(300).collect(),
+    };
+    audit::note(&*deps.store, &entry, deps.policy.audit).await
+}
+
+/// Everything that is kept of an account goes, but for the hashes of erased contacts. The caller sees to it that no slice runs.
+/// Returns why the CRM still delivers webhooks, if it does.
+pub async fn forget(deps: &Deps, account: &Account) -> Result<Option<String>, StoreError> {
+    let id = &account.id;
+    let still = crate::subscriptions::end(deps, account).await?;
+    accounts::forget(&*deps.store, id).await?;
+    deps.sources.forget(id);
+    for stream in [Stream::Contacts, Stream::Agents] {
+        deps.store.drop_snapshot(id, stream).await?;
+    }
+    let dirty = deps.store.dirty(id, usize::MAX).await?;
+    deps.store.clear(id, &dirty).await?;
+    work::forget(&*deps.store, id, &deps.policy.times).await?;
+    Ok(still)
+}
