@@ -19,6 +19,7 @@ pub mod dead;
 pub mod docs;
 pub mod holds;
 pub mod ledger;
+pub mod linking;
 pub mod minted;
 pub mod outcome;
 pub mod runs;
