@@ -7,6 +7,7 @@ use std::time::Duration;
 use contacts::accounts::Account;
 use contacts::dead::DeadLetter;
 use contacts::holds::{self, Scope};
+use contacts::inbox;
 use contacts::work;
 use contacts::{AccountId, Clock, JobId, Kind, Lane, Store, StoreError, Stream, accounts, audit, dead};
 use serde::{Deserialize, Serialize};
@@ -236,6 +237,7 @@ impl Operate {
         }
         let dirty = self.store.dirty(id, usize::MAX).await?;
         self.store.clear(id, &dirty).await?;
+        inbox::forget(&*self.store, id).await?;
         work::forget(&*self.store, id, &self.worker.policy.times).await?;
         let mut said =
             "Forgotten: credentials, snapshots, work and history are gone. Talkdesk's next call would register it anew"
@@ -309,6 +311,12 @@ impl Operate {
             if marked.overflow {
                 kind = Kind::Changes;
             }
+        }
+        if let Some(payload) = &letter.payload
+            && !inbox::restore(&*self.store, account, payload, self.clock.now()).await?
+        {
+            let why = "something newer of the same contact waits in the inbox; discard it";
+            return Err(Refusal::Conflict(why.into()));
         }
         let lane = letter.lane.unwrap_or(Lane::Refresh);
         self.requests.ring(account, kind, lane, None).await?;

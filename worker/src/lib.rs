@@ -8,6 +8,7 @@ pub mod requests;
 pub mod source;
 
 pub mod consume;
+mod drain;
 pub mod held;
 mod lease;
 pub mod progress;
@@ -18,4 +19,4 @@ pub mod sweep;
 pub use consume::run;
 pub use deps::{Deps, Plan, Policy};
 pub use requests::Requests;
-pub use source::{CrmSource, Source, Sources, Subscribing, Traits};
+pub use source::{CrmSource, Linker, Source, Sources, Subscribing, Traits};

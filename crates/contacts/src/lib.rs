@@ -18,6 +18,7 @@ pub mod audit;
 pub mod dead;
 pub mod docs;
 pub mod holds;
+pub mod inbox;
 pub mod ledger;
 pub mod linking;
 pub mod minted;

@@ -87,10 +87,12 @@ pub enum DocKind {
     Holds,
     /// [`crate::subscription::Subscription`], by account id.
     Subscription,
+    /// A drawer of an account's [`crate::inbox`], by `account|drawer`.
+    Inbox,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 9] = [
+    pub const ALL: [DocKind; 10] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
@@ -100,6 +102,7 @@ impl DocKind {
         DocKind::Audit,
         DocKind::Holds,
         DocKind::Subscription,
+        DocKind::Inbox,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -113,6 +116,7 @@ impl DocKind {
             DocKind::Audit => "audit",
             DocKind::Holds => "holds",
             DocKind::Subscription => "subscription",
+            DocKind::Inbox => "inbox",
         }
     }
 }

@@ -20,7 +20,8 @@ fn file_of(kind: DocKind) -> File {
         | DocKind::Runs
         | DocKind::Audit
         | DocKind::Holds
-        | DocKind::Subscription => File::Store,
+        | DocKind::Subscription
+        | DocKind::Inbox => File::Store,
     }
 }
 
