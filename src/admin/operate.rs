@@ -12,6 +12,7 @@ use std::time::Duration;
 use contacts::accounts::Account;
 use contacts::dead::DeadLetter;
 use contacts::holds::{self, Scope};
+use contacts::inbox;
 use contacts::work;
 use contacts::{AccountId, Clock, JobId, Kind, Lane, Store, StoreError, accounts, audit, dead};
 use serde::{Deserialize, Serialize};
@@ -314,6 +315,12 @@ impl Operate {
             if marked.overflow {
                 kind = Kind::Changes;
             }
+        }
+        if let Some(payload) = &letter.payload
+            && !inbox::restore(&*self.store, account, payload, self.clock.now()).await?
+        {
+            let why = "something newer of the same contact waits in the inbox; discard it";
+            return Err(Refusal::Conflict(why.into()));
         }
         let lane = letter.lane.unwrap_or(Lane::Refresh);
         self.requests.ring(account, kind, lane, None).await?;

@@ -269,7 +269,7 @@ struct Wanted {
 struct Letters {
     letters: Vec<view::LetterView>,
     count: usize,
-    kinds: [&'static str; 4],
+    kinds: [&'static str; 5],
     filtered: bool,
     #[serde(flatten)]
     which: Which,

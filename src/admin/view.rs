@@ -467,7 +467,11 @@ const LATE: std::time::Duration = std::time::Duration::from_secs(300);
 pub fn letter_view(letter: DeadLetter, now: Micros) -> LetterView {
     LetterView {
         died: when(letter.at, now),
-        letter,
+        // Sealed, and of no use to anybody who looks.
+        letter: DeadLetter {
+            payload: None,
+            ..letter
+        },
     }
 }
 

@@ -8,12 +8,13 @@ use contacts::outcome::{self, Outcome};
 use contacts::queue::{Delivery, QueueResult, Settle, Unreadable};
 use contacts::runs::{self, Run, Tally};
 use contacts::work::{self, Begin, End, Failure, Finished};
-use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, StoreError};
+use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, Micros, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::crash;
 use crate::deps::{Deps, after_event, jittered, next_poll};
+use crate::drain::Drain;
 use crate::slice::{Ended, Polled, Slice, SliceError};
 
 /// How long a body that a newer version wrote is put off.
@@ -213,6 +214,7 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
     };
     let began = deps.clock.now();
     let (result, reached) = match &account {
+        Some(account) if job.kind == Kind::Link => run_drain(deps, account, job, fence, halt).await,
         Some(account) => run_slice(deps, account, job, fence, wanted_after, halt).await,
         // Its document is gone, so is its work: an unknown account costs no calls.
         None => (Ok(Ended::Done), Reached::default()),
@@ -227,6 +229,12 @@ async fn slice(deps: &Deps, job: &Job, fence: Fence, attempt: u32, wanted_after:
                 return Settle::Ack;
             };
             let mut outcome = outcome::judge(kind, attempt, now, &deps.policy.retry);
+            // Payloads die one by one; what keeps all of them waiting is waited for.
+            if let (Kind::Link, Outcome::Dead { .. }) = (job.kind, &outcome) {
+                outcome = Outcome::Retry {
+                    after: deps.policy.retry.wait(attempt),
+                };
+            }
             if outcome == Outcome::Park && credentials_are_newer(deps, account.as_ref()).await {
                 outcome = Outcome::Due {
                     at: now.plus(Duration::from_millis(1)),
@@ -319,7 +327,33 @@ struct Reached {
     /// The first build has ended.
     ready: bool,
     polled: Option<Polled>,
+    /// When the next payload of the inbox is due.
+    next_payload: Option<Micros>,
     tally: Tally,
+}
+
+async fn run_drain(
+    deps: &Deps,
+    account: &Account,
+    job: &Job,
+    fence: Fence,
+    halt: &Halt,
+) -> (Result<Ended, SliceError>, Reached) {
+    let mut drain = match Drain::open(deps, account, job, fence, &halt.stop).await {
+        Ok(drain) => drain,
+        Err(error) => return (Err(error), Reached::default()),
+    };
+    let result = tokio::select! {
+        result = drain.run() => result,
+        () = halt.abandon.cancelled() => Ok(Ended::More),
+    };
+    drain.rest().await;
+    let reached = Reached {
+        next_payload: drain.next(),
+        tally: drain.tally(),
+        ..Reached::default()
+    };
+    (result, reached)
 }
 
 async fn run_slice(
@@ -343,6 +377,7 @@ async fn run_slice(
         ready: slice.is_ready(),
         polled: slice.polled(),
         tally: slice.tally(),
+        ..Reached::default()
     };
     (result, reached)
 }
@@ -373,6 +408,7 @@ async fn finish(
         let poll_at =
             pace.map(|pace| next_poll(pace.poll, pace.jitter, &job.account, work.last_event, pace.silence, now));
         let next = match (job.kind, pace, poll_at) {
+            (Kind::Link, ..) => reached.next_payload.map(|at| (at, Lane::Refresh)),
             (Kind::Ids, ..) | (_, None, _) | (_, _, None) => None,
             (Kind::Changes, Some(_), Some(at)) => {
                 let event = work.tasks.get(&Kind::Changes).and_then(|task| task.event);
@@ -399,7 +435,10 @@ async fn finish(
         }
         // An account from before its connector had agents.
         let agents = pace.is_some_and(|pace| pace.agents.is_some());
-        if agents && job.kind != Kind::Agents && work.tasks.get(&Kind::Agents).is_none_or(|task| task.due.is_none()) {
+        if agents
+            && !matches!(job.kind, Kind::Agents | Kind::Link)
+            && work.tasks.get(&Kind::Agents).is_none_or(|task| task.due.is_none())
+        {
             work.due_at(Kind::Agents, Lane::Build, now);
         }
         let end = End {
@@ -435,7 +474,7 @@ fn store_failed(deps: &Deps, job: &Job, error: StoreError) -> Settle {
 async fn bury(deps: &Deps, job: &Job, attempts: u32, reason: &str, detail: String) -> Result<(), StoreError> {
     let dirty = match job.kind {
         Kind::Ids => deps.store.dirty(&job.account, deps.policy.dirty_limit).await?,
-        Kind::Changes | Kind::Full | Kind::Agents => Vec::new(),
+        Kind::Changes | Kind::Full | Kind::Agents | Kind::Link => Vec::new(),
     };
     let letter = DeadLetter {
         id: job.id.clone(),
@@ -447,6 +486,7 @@ async fn bury(deps: &Deps, job: &Job, attempts: u32, reason: &str, detail: Strin
         attempts,
         at: deps.clock.now(),
         ids: dirty.iter().map(|dirty| dirty.id.clone()).collect(),
+        payload: None,
     };
     dead::put(&*deps.store, &letter).await?;
     deps.store.clear(&job.account, &dirty).await?;
@@ -466,6 +506,7 @@ pub(crate) async fn bury_unreadable(deps: &Deps, body: &[u8], error: String) -> 
         attempts: 0,
         at: deps.clock.now(),
         ids: Vec::new(),
+        payload: None,
     };
     tracing::error!(%error, "a job's body cannot be read; it is kept as a dead letter");
     metrics::counter!("snapbridge_dead_letters_total", "kind" => "unreadable").increment(1);

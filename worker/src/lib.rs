@@ -8,6 +8,7 @@ pub mod requests;
 pub mod source;
 
 pub mod consume;
+mod drain;
 pub mod erase;
 pub mod held;
 mod lease;
@@ -21,4 +22,4 @@ pub use consume::run;
 pub use deps::{Deps, Plan, Policy};
 pub use requests::Requests;
 pub use slice::row;
-pub use source::{CrmSource, Source, Sources, Subscribing, Traits};
+pub use source::{CrmSource, Linker, Source, Sources, Subscribing, Traits};

@@ -2,6 +2,7 @@
 //! accounts, some in each sweep; what it does is the same done twice, so processes need no leader.
 
 use contacts::accounts::{self, Account};
+use contacts::inbox;
 use contacts::life::{self, Step};
 use contacts::ports::DocKind;
 use contacts::{AccountId, Shard, StoreError, Stream, audit, work};
@@ -133,6 +134,7 @@ pub async fn forget(deps: &Deps, account: &Account) -> Result<Option<String>, St
     }
     let dirty = deps.store.dirty(id, usize::MAX).await?;
     deps.store.clear(id, &dirty).await?;
+    inbox::forget(&*deps.store, id).await?;
     work::forget(&*deps.store, id, &deps.policy.times).await?;
     Ok(still)
 }

@@ -153,6 +153,41 @@ impl Requests {
         .await
     }
 
+    /// Something was put into the account's inbox.
+    pub async fn drain(&self, account: &AccountId) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
+        // As in `ring`: the inbox had it before this read, and a worker that clears the marker reads the inbox afterwards.
+        let known = work::load(&*self.store, account).await?;
+        let waits = known.tasks.get(&Kind::Link).is_some_and(|task| {
+            task.not_before.is_none_or(|at| at <= now)
+                && task
+                    .marker
+                    .as_ref()
+                    .is_some_and(|marker| now < marker.since.plus(self.times.marker))
+        });
+        match waits {
+            true => Ok(Rung::Waiting),
+            false => self.ring(account, Kind::Link, Lane::Refresh, None).await,
+        }
+    }
+
+    /// The inbox holds something that is due. For the sweep: what waits or runs already is left alone.
+    pub async fn drain_due(&self, account: &AccountId) -> Result<Rung, RequestError> {
+        let now = self.clock.now();
+        self.ring_by(account, |work| {
+            let put_off = work
+                .tasks
+                .get(&Kind::Link)
+                .and_then(|task| task.not_before)
+                .is_some_and(|at| at > now);
+            match put_off || work.is_under_way(Kind::Link, now) && work.look_at(Kind::Link, &self.times) > Some(now) {
+                true => Ring::Waiting,
+                false => work.ring(account, Kind::Link, Lane::Refresh, JobId::random(), now, &self.times),
+            }
+        })
+        .await
+    }
+
     async fn ring_by(
         &self,
         account: &AccountId,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::subscription::Wanted;
-use contacts::{AccountId, Micros};
-use crm::{AgentsPage, Client, Connector, CrmResult, DeletedPage, Delta, Hook, IdsPage, Many, Page, Window};
+use contacts::{AccountId, ErrorKind, Micros};
+use crm::{AgentsPage, Client, Connector, CrmError, CrmResult, DeletedPage, Delta, Hook, IdsPage, Many, Page, Window};
 use serde_json::Value;
 
 /// One account's CRM.
@@ -45,6 +45,16 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// Does the payload work of one account.
+#[async_trait]
+pub trait Linker: Send + Sync {
+    /// One payload, which may come again: what an earlier attempt did of it is found done.
+    async fn handle(&self, payload: &[u8]) -> CrmResult<()>;
+
+    /// The slice is over: slots that were taken ahead go back.
+    async fn rest(&self);
+}
+
 /// Hands out the source of an account.
 #[async_trait]
 pub trait Sources: Send + Sync {
@@ -56,6 +66,12 @@ pub trait Sources: Send + Sync {
 
     /// The account has no credentials any more: nothing made of them is kept.
     fn forget(&self, _account: &AccountId) {}
+
+    /// Who does what lies in an account's inbox.
+    async fn linker(&self, account: &Account) -> CrmResult<Arc<dyn Linker>> {
+        let message = format!("the integration {} links nothing", account.integration);
+        Err(CrmError::new(ErrorKind::Missing, message))
+    }
 
     /// What is wanted of an account's webhook. `None`: it cannot have one of its own.
     fn subscribing(&self, _account: &Account) -> Option<Subscribing> {

@@ -6,6 +6,7 @@ use std::error::Error;
 use async_trait::async_trait;
 use contacts::Job;
 use contacts::dead::{self, DeadLetter};
+use contacts::inbox;
 use contacts::queue::DeadSink;
 use contacts::work::{self, LOOK};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,12 @@ pub async fn once(deps: &Deps) -> Result<u64, crate::requests::RequestError> {
             rung += 1;
         }
     }
+    // What lies in an inbox although its front died before it rang, and what is to be tried again.
+    for account in inbox::due(&*deps.store, now, PER_SHARD).await? {
+        if deps.requests.drain_due(&account).await? == crate::requests::Rung::Published {
+            rung += 1;
+        }
+    }
     metrics::counter!("snapbridge_sweep_rings_total").increment(rung);
     Ok(rung)
 }
@@ -78,6 +85,7 @@ impl DeadSink for Undertaker<'_> {
             attempts: job.attempt,
             at: self.0.clock.now(),
             ids: Vec::new(),
+            payload: None,
         };
         tracing::error!(kind = ?letter.kind, reason, "the queue gave up on a job; it is kept as a dead letter");
         Ok(dead::put(&*self.0.store, &letter).await?)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::docs;
 use crate::ids::{AccountId, JobId, Kind, Lane};
+use crate::inbox::Kept;
 use crate::ports::{DocKey, DocKind, Documents, IndexChange, StoreResult};
 use crate::time::Micros;
 
@@ -25,6 +26,9 @@ pub struct DeadLetter {
     /// Contact ids that the work was about, at most a few hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<String>,
+    /// What lay in the account's inbox, still sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Kept>,
 }
 
 /// Keeps a dead letter. The same id again replaces it.

@@ -185,10 +185,13 @@ pub enum Kind {
     /// The whole list of agents.
     #[serde(rename = "agents")]
     Agents,
+    /// Do what lies in the account's inbox ([`crate::inbox`]).
+    #[serde(rename = "link")]
+    Link,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Ids, Kind::Changes, Kind::Full, Kind::Agents];
+    pub const ALL: [Kind; 5] = [Kind::Ids, Kind::Changes, Kind::Full, Kind::Agents, Kind::Link];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -196,12 +199,14 @@ impl Kind {
             Kind::Changes => "contacts.changes",
             Kind::Full => "contacts.full",
             Kind::Agents => "agents",
+            Kind::Link => "link",
         }
     }
 
+    /// What it is about, and so which lease it needs. A dealer's account has no snapshot: its one lease is for its inbox.
     pub fn stream(self) -> Stream {
         match self {
-            Kind::Ids | Kind::Changes | Kind::Full => Stream::Contacts,
+            Kind::Ids | Kind::Changes | Kind::Full | Kind::Link => Stream::Contacts,
             Kind::Agents => Stream::Agents,
         }
     }

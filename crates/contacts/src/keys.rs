@@ -49,6 +49,7 @@ struct SealingKey {
     tokens: RawKey,
     credentials: RawKey,
     sessions: RawKey,
+    payloads: RawKey,
 }
 
 /// What is sealed, each with a key of its own.
@@ -58,6 +59,8 @@ pub enum Purpose {
     Credentials,
     /// Of operators, on the ops page.
     Sessions,
+    /// What waits in an inbox.
+    Payloads,
 }
 
 /// A sealed text could not be opened.
@@ -128,6 +131,7 @@ impl Keys {
                     tokens: derive(key, "snapbridge seal tokens v1"),
                     credentials: derive(key, "snapbridge seal credentials v1"),
                     sessions: derive(key, "snapbridge seal sessions v1"),
+                    payloads: derive(key, "snapbridge seal payloads v1"),
                 })
                 .collect(),
         })
@@ -251,6 +255,7 @@ fn cipher(key: &SealingKey, purpose: Purpose) -> XChaCha20Poly1305 {
         Purpose::Tokens => &key.tokens,
         Purpose::Credentials => &key.credentials,
         Purpose::Sessions => &key.sessions,
+        Purpose::Payloads => &key.payloads,
     };
     XChaCha20Poly1305::new(&Key::from(*raw.expose_secret()))
 }

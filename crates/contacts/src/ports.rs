@@ -89,10 +89,12 @@ pub enum DocKind {
     Subscription,
     /// [`crate::erased::Erased`] contacts, by account id.
     Erased,
+    /// A drawer of an account's [`crate::inbox`], by `account|drawer`.
+    Inbox,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 10] = [
+    pub const ALL: [DocKind; 11] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
@@ -103,6 +105,7 @@ impl DocKind {
         DocKind::Holds,
         DocKind::Subscription,
         DocKind::Erased,
+        DocKind::Inbox,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -117,6 +120,7 @@ impl DocKind {
             DocKind::Holds => "holds",
             DocKind::Subscription => "subscription",
             DocKind::Erased => "erased",
+            DocKind::Inbox => "inbox",
         }
     }
 }

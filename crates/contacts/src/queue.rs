@@ -11,13 +11,14 @@ use crate::time::Micros;
 
 /// The newest version of [`Job`] this build reads. A body of a newer version is put off, never dropped: during a rolling
 /// deploy old and new processes share the queue. A body carries the oldest version that reads it ([`body_version`]).
-pub const JOB_VERSION: u32 = 2;
+pub const JOB_VERSION: u32 = 3;
 
 /// The first version that knows the kind: to an older process its jobs are those of a newer version, not broken ones.
 pub fn body_version(kind: Kind) -> u32 {
     match kind {
         Kind::Ids | Kind::Changes | Kind::Full => 1,
         Kind::Agents => 2,
+        Kind::Link => 3,
     }
 }
 
@@ -240,15 +241,19 @@ mod tests {
 
     #[test]
     fn a_kind_that_came_later_has_the_body_version_it_came_with() {
-        let body = br#"{"v":2,"id":"00","kind":"agents","account":"abcdefghijklmnopqrstuvwx23","lane":"build","attempt":1,"at":5}"#;
-        let job = Job::read(body).unwrap();
-        assert_eq!((job.kind, job.v), (Kind::Agents, body_version(Kind::Agents)));
-        assert_eq!(job.to_json(), body);
+        for (kind, version, word) in [(Kind::Agents, 2, "agents"), (Kind::Link, 3, "link")] {
+            let body = format!(
+                r#"{{"v":{version},"id":"00","kind":"{word}","account":"abcdefghijklmnopqrstuvwx23","lane":"build","attempt":1,"at":5}}"#
+            );
+            let job = Job::read(body.as_bytes()).unwrap();
+            assert_eq!((job.kind, job.v), (kind, body_version(kind)));
+            assert_eq!(job.to_json(), body.as_bytes());
+        }
     }
 
     #[test]
     fn newer_and_broken_bodies_are_told_apart() {
-        assert_eq!(Job::read(br#"{"v":3,"shape":"new"}"#), Err(Unreadable::Newer(3)));
+        assert_eq!(Job::read(br#"{"v":4,"shape":"new"}"#), Err(Unreadable::Newer(4)));
         for body in [&b""[..], b"{}", b"{\"v\":1}", b"\xff", b"[]"] {
             assert!(matches!(Job::read(body), Err(Unreadable::Broken(_))), "{body:?}");
         }

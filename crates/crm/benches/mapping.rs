@@ -1,6 +1,8 @@
 //! What mapping a contact costs, against parsing the same body with serde_json and writing it out again: bodies of the
 //! shipped connectors' fixtures, from the bytes of the reply to the bytes of Talkdesk's contacts, in interleaved rounds.
 
+#![expect(clippy::print_stdout, reason = "a bench prints what it found")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;

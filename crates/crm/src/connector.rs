@@ -256,6 +256,11 @@ impl Connector {
         self.spec.agents.is_some()
     }
 
+    /// Whether its records can show where the same person is in another system.
+    pub fn can_link(&self) -> bool {
+        self.spec.link.is_some()
+    }
+
     /// The fields of `auth` that may carry an access token which Talkdesk brings.
     pub fn token_fields(&self) -> &[String] {
         match &self.spec.auth {

@@ -33,7 +33,7 @@ mod webhook;
 
 pub use client::{
     AgentsPage, Checked, Client, Connection, Deed, Deleted, DeletedPage, Done, Hook, IdsPage, Interaction,
-    Interactions, Many, Page, Person, Sent, Subscribed, Watch, Window,
+    Interactions, LinkTo, Linked, Many, Page, Person, Sent, Subscribed, Watch, Window,
 };
 pub use connector::{Connector, Deletions, Delta};
 pub use error::{CrmError, CrmResult, Fate, Reached};

@@ -13,8 +13,8 @@ use crate::client::token::{session_of, token_url};
 use crate::expr::{Expr, Template, scope, value_of};
 use crate::load::Reader;
 use crate::spec::{
-    AtCap, AuthSpec, Calls, Deletion, FieldType, Mapping, Maximum, Paging, PagingKind, Pass, Request, SignalSource,
-    Since, Spec, Verdict, Wire,
+    AtCap, AuthSpec, Calls, Deletion, FieldType, LINK_NAMES, LinkSpec, Mapping, Maximum, Paging, PagingKind, Pass,
+    Request, SignalSource, Since, Spec, Verdict, Wire,
 };
 
 pub(crate) fn check(reader: &Reader<'_>, spec: &Spec) {
@@ -166,6 +166,9 @@ impl Checker<'_> {
             self.paged(&agents.request, &agents.page, None);
         }
         self.calls().into_iter().for_each(|calls| self.subscription(calls));
+        if let Some(link) = &spec.link {
+            self.link_requests(link);
+        }
         for interaction in &spec.interactions {
             let reply = self.reply(200);
             let mut names = vec![("contact", value_of(&BTreeMap::from([("id", "1"), ("name", "Ada")])))];
@@ -221,6 +224,32 @@ impl Checker<'_> {
         let named = calls.renew.iter().chain([&calls.delete]);
         for request in named.chain(calls.reveal.iter().map(|reveal| &reveal.request)) {
             self.request(request, &[("hook", hook(Value::from("1")))], true);
+        }
+    }
+
+    /// With everything, and with no more than there must be.
+    fn link_requests(&self, link: &LinkSpec) {
+        let all: BTreeMap<&str, Value> = LINK_NAMES
+            .iter()
+            .map(|name| match *name {
+                "links" => (*name, value_of(&[BTreeMap::from([("url", "https://sample.example")])])),
+                name => (name, Value::from("sample")),
+            })
+            .collect();
+        for (find, names) in [
+            (BTreeMap::from([("value", "sample"), ("organization", "sample")]), all),
+            (
+                BTreeMap::from([("value", "sample")]),
+                BTreeMap::from([("id", Value::from("1"))]),
+            ),
+        ] {
+            for request in link.find.email.iter().chain(&link.find.phone) {
+                self.request(request, &[("find", value_of(&find))], true);
+            }
+            let names = scope(names);
+            for request in [&link.read.request, &link.write.request] {
+                self.request(request, &[("link", names.clone())], true);
+            }
         }
     }
 
@@ -352,6 +381,9 @@ impl Checker<'_> {
                 tests.extend([&capture.id, &calls.list.items]);
                 tests.extend(calls.reveal.iter().map(|reveal| &reveal.secret));
             }
+            if let Some(link) = &spec.link {
+                tests.extend([&link.find.items, &link.read.item].into_iter().chain(&link.write.ok));
+            }
             for action in &spec.actions {
                 let result = &action.result;
                 tests.extend(action.ok.iter().chain(&result.message).chain(&result.external_id));
@@ -439,6 +471,9 @@ impl Checker<'_> {
                 .chain(&agents.name)
                 .chain(&agents.filter);
             exprs.for_each(|expr| self.eval(expr, &base));
+        }
+        if let Some(link) = &self.spec.link {
+            link.map.exprs().for_each(|expr| self.eval(expr, &base));
         }
         for interaction in &self.spec.interactions {
             let map = &interaction.map;

@@ -144,6 +144,8 @@ impl<'a> Slice<'a> {
             Kind::Changes => self.run_changes().await,
             Kind::Full => self.run_full().await,
             Kind::Agents => self.run_agents().await,
+            // Payloads are no part of a snapshot: `drain` does them.
+            Kind::Link => Ok(Ended::Done),
         }
     }
 

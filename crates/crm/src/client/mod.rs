@@ -5,6 +5,7 @@ mod agents;
 mod assertion;
 mod check;
 mod interactions;
+mod linking;
 mod listing;
 mod lookups;
 mod parts;
@@ -40,6 +41,7 @@ pub use actions::{Deed, Done};
 pub use agents::AgentsPage;
 pub use check::Checked;
 pub use interactions::{Interaction, Interactions, Person};
+pub use linking::{LinkTo, Linked};
 pub use listing::{Deleted, DeletedPage, IdsPage, Many, Page, Window};
 pub use subscriptions::{Hook, Subscribed};
 

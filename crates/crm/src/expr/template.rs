@@ -179,6 +179,16 @@ impl Tree {
         })
     }
 
+    /// Whether one of its expressions is such a one.
+    pub fn any(&self, is: &dyn Fn(&Expr) -> bool) -> bool {
+        match self {
+            Tree::Fixed(_) => false,
+            Tree::Text(template) => template.expressions().any(is),
+            Tree::List(list) => list.iter().any(|item| item.any(is)),
+            Tree::Map(pairs) => pairs.iter().any(|(_, item)| item.any(is)),
+        }
+    }
+
     /// An undefined leaf is left out of its object and null in its list.
     pub fn render(&self, scope: &Value) -> Result<serde_json::Value, ExprError> {
         self.render_leaf(scope)

@@ -43,7 +43,7 @@ pub(super) struct Variant {
 fn name_of(pattern: &str) -> String {
     let last = pattern.rsplit('.').next().unwrap_or_default();
     match last {
-        "request" | "create" | "renew" | "delete" | "refresh" => "request",
+        "request" | "create" | "renew" | "delete" | "refresh" | "by_email" | "by_phone" => "request",
         "page" | "since" | "headers" | "query" | "form" | "signal" => last,
         "retry_after[]" | "used" | "reset" => "signal",
         _ if pattern.is_empty() => "file",

@@ -5,6 +5,7 @@ mod adjust;
 mod auth;
 mod connection;
 mod contacts;
+mod link;
 mod mapping;
 mod operations;
 mod pacing;
@@ -26,6 +27,8 @@ pub use adjust::Adjustments;
 pub use auth::{Assertion, AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, Delta, GetMany, IdList, Lookup, Order, Pass};
+pub(crate) use link::LINK_NAMES;
+pub use link::{LinkFind, LinkMap, LinkRead, LinkSpec, LinkWrite};
 pub use mapping::Mapping;
 pub use operations::{
     Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, PRIORITIES, STATUSES, Step,
@@ -56,6 +59,7 @@ pub const OPERATIONS: &[&str] = &[
     "interactions",
     "actions",
     "webhook",
+    "link",
 ];
 
 /// A whole connector file.
@@ -76,6 +80,7 @@ pub struct Spec {
     pub interactions: Vec<Interaction>,
     pub actions: Vec<Action>,
     pub webhook: Option<Webhook>,
+    pub link: Option<LinkSpec>,
 }
 
 impl Spec {
@@ -148,6 +153,7 @@ impl Spec {
         let webhook = root
             .table("webhook")
             .and_then(|table| Webhook::read(table, &vocabulary));
+        let link = root.table("link").and_then(|table| LinkSpec::read(table, &vocabulary));
         let (reader, auth_at, check_at) = (root.reader, root.place("auth"), root.place("check"));
         root.finish();
 
@@ -166,6 +172,7 @@ impl Spec {
             interactions,
             actions,
             webhook,
+            link,
         };
         auth::check_sources(reader, auth_at, &spec);
         check_identity(reader, check_at, &spec);

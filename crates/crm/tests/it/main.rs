@@ -9,6 +9,7 @@ mod fetching;
 mod fixtures;
 mod identity;
 mod language;
+mod linking;
 mod load;
 mod oauth;
 mod odoo_live;

@@ -21,7 +21,8 @@ fn file_of(kind: DocKind) -> File {
         | DocKind::Audit
         | DocKind::Holds
         | DocKind::Subscription
-        | DocKind::Erased => File::Store,
+        | DocKind::Erased
+        | DocKind::Inbox => File::Store,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every store must do, as functions that any backend can be run through. A failure is a panic, as in a test.
 
 mod documents;
+mod inbox;
 mod marks;
 mod reading;
 mod writing;
@@ -61,6 +62,12 @@ behaviours![
     marks::a_full_dirty_set_says_so,
     marks::scratch_values_expire,
     marks::a_claim_is_given_once,
+    inbox::what_was_taken_is_handed_out_once_it_is_due_and_oldest_first,
+    inbox::sixteen_senders_lose_nothing_and_double_nothing,
+    inbox::a_full_inbox_takes_nothing_and_loses_nothing,
+    inbox::what_was_replaced_meanwhile_is_not_settled,
+    inbox::invariant_12_payloads_lie_sealed_for_their_account_alone,
+    inbox::a_forgotten_inbox_is_empty_and_due_for_nobody,
 ];
 
 /// The machine's time now.

@@ -223,7 +223,7 @@ async fn what_was_merged_is_gone_and_found_under_the_survivor() {
             tokio::time::sleep(Duration::from_secs(10)).await;
             match by {
                 Kind::Ids => scene.hook(&["a0008"]).await,
-                Kind::Changes | Kind::Full | Kind::Agents => scene.ring(by).await,
+                Kind::Changes | Kind::Full | Kind::Agents | Kind::Link => scene.ring(by).await,
             }
             scene.until_quiet().await;
             assert_eq!(scene.snapshot().await, scene.truth(), "{by}");

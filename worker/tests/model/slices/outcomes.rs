@@ -198,9 +198,7 @@ async fn invariant_14_a_body_that_is_no_job_becomes_a_dead_letter() {
 #[tokio::test(start_paused = true)]
 async fn invariant_14_a_job_of_a_newer_version_is_put_off_and_never_dropped() {
     let scene = Scene::built(plain(), 3).await;
-    scene
-        .broker
-        .put(Lane::Refresh, b"{\"v\":3,\"shape\":\"new\"}".to_vec(), scene.now());
+    scene.broker.put(Lane::Refresh, super::newer_body(), scene.now());
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(scene.broker.len(), 1, "it waits for a worker that understands it");
     assert!(dead::list(&scene.store, 10).await.expect("a calm store").is_empty());

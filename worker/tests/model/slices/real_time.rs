@@ -66,7 +66,7 @@ async fn a_refresh_runs_on_the_queue_in_memory_and_its_broken_bodies_become_dead
         .expect("a calm store and queue");
     wait_until(async || scene.snapshot().await == scene.truth()).await;
 
-    let newer = br#"{"v":3,"shape":"new"}"#.to_vec();
+    let newer = super::newer_body();
     let _confirmed = queue.publish_body(Lane::Refresh, newer).await.expect("a queue");
     let _confirmed = queue
         .publish_body(Lane::Build, b"no job".to_vec())

@@ -1,0 +1,358 @@
+//! An account's inbox: payload work that somebody was told would be done. It lies here sealed, and the queue's job only says
+//! that there is some.
+//!
+//! An inbox is a chest of [`DRAWERS`] documents. A payload's key says in which drawer it lies, so that a sender's repetition
+//! finds what is there already and senders seldom meet in one drawer; the document's version makes of each change one step,
+//! so an inbox needs no port of its own. The index [`INBOX`], which changes in the same step, brings back what nobody rang for.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+
+use crate::accounts::Sealed;
+use crate::docs::{self, Change};
+use crate::ids::{AccountId, JobId};
+use crate::keys::{Fingerprint, Keys, Purpose, SealError};
+use crate::ports::{DocKey, DocKind, Documents, IndexChange, StoreResult};
+use crate::time::Micros;
+
+/// Index of when the earliest payload of a drawer is due. Members: `account|drawer`.
+pub const INBOX: &str = "inbox";
+
+/// Drawers of an inbox. Part of stored keys.
+pub const DRAWERS: u8 = 16;
+
+/// A payload that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stored {
+    key: Fingerprint,
+    /// Another one for each payload under this key: who worked on an earlier one must not settle this.
+    mark: u64,
+    /// When it came.
+    at: Micros,
+    /// Keyed, so that it tells equal payloads and nothing else.
+    digest: Fingerprint,
+    sealed: Sealed,
+    #[serde(default)]
+    failed: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_before: Option<Micros>,
+}
+
+impl Stored {
+    fn due(&self) -> Micros {
+        self.not_before.unwrap_or(self.at)
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Drawer {
+    items: Vec<Stored>,
+}
+
+/// A payload outside the inbox, sealed: in a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    key: Fingerprint,
+    digest: Fingerprint,
+    sealed: Sealed,
+}
+
+/// A payload as a worker takes it in hand; it stays in the inbox until it is settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub ticket: Ticket,
+    pub kept: Kept,
+    /// When it came.
+    pub at: Micros,
+    /// Failed attempts so far.
+    pub failed: u32,
+    /// `Err`: its key is no longer in the key file, or it was changed on the way.
+    pub payload: Result<Payload, SealError>,
+}
+
+/// Bytes that debug output does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(pub Vec<u8>);
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+/// Names one payload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket {
+    key: Fingerprint,
+    mark: u64,
+}
+
+impl Ticket {
+    /// The id of the dead letter of this payload, the same in each attempt to write it.
+    pub fn letter(&self) -> JobId {
+        let key = self.key.0.get(..8).unwrap_or_default();
+        JobId(format!("{key}{:016x}", self.mark))
+    }
+}
+
+/// What an append did. The payload is kept in each case but the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    New,
+    /// It took the place of another one under the same key.
+    Replaced,
+    /// It waits already.
+    Waiting,
+    /// Nothing was taken.
+    Full,
+}
+
+/// What became of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Done with, or kept elsewhere.
+    Gone,
+    /// Again at that time. `failed`: it has used up an attempt.
+    Later { at: Micros, failed: bool },
+}
+
+/// How full an inbox is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    pub waiting: u64,
+    /// When the oldest one came.
+    pub oldest: Option<Micros>,
+    /// When the next one is due.
+    pub due: Option<Micros>,
+}
+
+/// Keeps a payload, durably once this returns. `key` stands for what it is about: another payload under it takes the place
+/// of the one that waits. `limit`: payloads of an inbox, about, as each drawer has its share.
+pub async fn append(
+    docs: &(impl Documents + ?Sized),
+    keys: &Keys,
+    account: &AccountId,
+    (key, payload): (&str, &[u8]),
+    limit: usize,
+    now: Micros,
+) -> StoreResult<Appended> {
+    let digest = keys.fingerprint(INBOX, &[account.as_str().as_bytes(), b"|payload|", payload].concat());
+    let key = keys.fingerprint(INBOX, format!("{account}|key|{key}").as_bytes());
+    let sealed = seal(keys, account, &key, payload);
+    let mark = rand::random();
+    let share = limit.div_ceil(usize::from(DRAWERS));
+    change(docs, account, drawer_of(&key), |items| {
+        let new = Stored {
+            key: key.clone(),
+            mark,
+            at: now,
+            digest: digest.clone(),
+            sealed: sealed.clone(),
+            failed: 0,
+            not_before: None,
+        };
+        let is_full = items.len() >= share;
+        match items.iter_mut().find(|item| item.key == key) {
+            Some(present) if present.digest == digest => Appended::Waiting,
+            Some(present) => {
+                // It keeps its place: what changes all the time would never be the oldest.
+                *present = Stored { at: present.at, ..new };
+                Appended::Replaced
+            }
+            None if is_full => Appended::Full,
+            None => {
+                items.push(new);
+                Appended::New
+            }
+        }
+    })
+    .await
+}
+
+/// Puts a payload back, whatever else waits. `false`: a newer one under its key has taken its place.
+pub async fn restore(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    kept: &Kept,
+    now: Micros,
+) -> StoreResult<bool> {
+    let mark = rand::random();
+    change(docs, account, drawer_of(&kept.key), |items| {
+        if let Some(present) = items.iter().find(|item| item.key == kept.key) {
+            return present.digest == kept.digest;
+        }
+        items.push(Stored {
+            key: kept.key.clone(),
+            mark,
+            at: now,
+            digest: kept.digest.clone(),
+            sealed: kept.sealed.clone(),
+            failed: 0,
+            not_before: None,
+        });
+        true
+    })
+    .await
+}
+
+/// Payloads that are due, oldest first, at most `limit`. They stay.
+pub async fn peek(
+    docs: &(impl Documents + ?Sized),
+    keys: &Keys,
+    account: &AccountId,
+    limit: usize,
+    now: Micros,
+) -> StoreResult<Vec<Item>> {
+    let mut due: Vec<Stored> = Vec::new();
+    for drawer in 0..DRAWERS {
+        let items = load(docs, account, drawer).await?.items;
+        due.extend(items.into_iter().filter(|item| item.due() <= now));
+    }
+    due.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
+    due.truncate(limit);
+    Ok(due.into_iter().map(|item| open(keys, account, item)).collect())
+}
+
+/// Says what became of payloads. One that was replaced since it was taken in hand is left alone. What lies in one drawer
+/// changes in one step.
+pub async fn settle(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    settled: &[(Ticket, Settled)],
+) -> StoreResult<()> {
+    let mut by_drawer: BTreeMap<u8, Vec<&(Ticket, Settled)>> = BTreeMap::new();
+    for one in settled {
+        by_drawer.entry(drawer_of(&one.0.key)).or_default().push(one);
+    }
+    for (drawer, settled) in by_drawer {
+        change(docs, account, drawer, |items| {
+            for (ticket, settled) in &settled {
+                let is_it = |item: &Stored| item.key == ticket.key && item.mark == ticket.mark;
+                match settled {
+                    Settled::Gone => items.retain(|item| !is_it(item)),
+                    Settled::Later { at, failed } => {
+                        for item in items.iter_mut().filter(|item| is_it(item)) {
+                            item.not_before = Some(*at);
+                            item.failed += u32::from(*failed);
+                        }
+                    }
+                }
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub async fn fill(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Fill> {
+    let mut fill = Fill::default();
+    for drawer in 0..DRAWERS {
+        for item in load(docs, account, drawer).await?.items {
+            fill.waiting += 1;
+            fill.oldest = [fill.oldest, Some(item.at)].into_iter().flatten().min();
+            fill.due = [fill.due, Some(item.due())].into_iter().flatten().min();
+        }
+    }
+    Ok(fill)
+}
+
+/// Accounts whose inbox holds something that is due; about `limit` a shard.
+pub async fn due(docs: &(impl Documents + ?Sized), now: Micros, limit: usize) -> StoreResult<Vec<AccountId>> {
+    let members = docs.index_until(INBOX, now, limit).await?;
+    let account = |member: &str| member.split_once('|')?.0.parse().ok();
+    let mut accounts: Vec<AccountId> = members.iter().filter_map(|(member, _)| account(member)).collect();
+    accounts.sort();
+    accounts.dedup();
+    Ok(accounts)
+}
+
+/// Throws everything away: the account is forgotten.
+pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<()> {
+    for drawer in 0..DRAWERS {
+        change(docs, account, drawer, Vec::clear).await?;
+    }
+    Ok(())
+}
+
+async fn load(docs: &(impl Documents + ?Sized), account: &AccountId, drawer: u8) -> StoreResult<Drawer> {
+    Ok(docs::load(docs, &doc_key(account, drawer)).await?.unwrap_or_default())
+}
+
+/// Changes a drawer and its entry in the index as one step.
+async fn change<R>(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    drawer: u8,
+    mut change: impl FnMut(&mut Vec<Stored>) -> R,
+) -> StoreResult<R> {
+    let key = doc_key(account, drawer);
+    docs::update(docs, &key, |known: Option<Drawer>| {
+        let before = known.unwrap_or_default();
+        let mut after = before.clone();
+        let result = change(&mut after.items);
+        if after == before {
+            return (Change::Keep, Vec::new(), result);
+        }
+        let entry = IndexChange {
+            index: INBOX.to_owned(),
+            member: key.id.clone(),
+            at: after.items.iter().map(Stored::due).min(),
+        };
+        let what = match after.items.is_empty() {
+            true => Change::Delete,
+            false => Change::Put(after),
+        };
+        (what, vec![entry], result)
+    })
+    .await
+}
+
+fn doc_key(account: &AccountId, drawer: u8) -> DocKey {
+    DocKey {
+        kind: DocKind::Inbox,
+        shard: account.shard(),
+        id: format!("{account}|{drawer:02}"),
+    }
+}
+
+/// The keyed hash spreads evenly, whatever keys senders choose.
+fn drawer_of(key: &Fingerprint) -> u8 {
+    let first = key.0.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+    first.unwrap_or_default() % DRAWERS
+}
+
+fn owner(account: &AccountId, key: &Fingerprint) -> String {
+    format!("{account}|inbox|{}", key.0)
+}
+
+fn seal(keys: &Keys, account: &AccountId, key: &Fingerprint, payload: &[u8]) -> Sealed {
+    let (kid, sealed) = keys.seal(Purpose::Payloads, &owner(account, key), payload);
+    Sealed {
+        kid: kid.to_owned(),
+        data: BASE64.encode(&sealed),
+    }
+}
+
+fn open(keys: &Keys, account: &AccountId, item: Stored) -> Item {
+    let sealed = BASE64
+        .decode(item.sealed.data.as_bytes())
+        .map_err(|_| SealError::Forged);
+    let owner = owner(account, &item.key);
+    let payload = sealed.and_then(|sealed| keys.open(Purpose::Payloads, &owner, &item.sealed.kid, &sealed));
+    Item {
+        at: item.at,
+        failed: item.failed,
+        payload: payload.map(Payload),
+        ticket: Ticket {
+            key: item.key.clone(),
+            mark: item.mark,
+        },
+        kept: Kept {
+            key: item.key,
+            digest: item.digest,
+            sealed: item.sealed,
+        },
+    }
+}

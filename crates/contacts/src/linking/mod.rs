@@ -1,0 +1,18 @@
+//! Linking: two systems that hold the same people, a DMS (dealer management system) and Web1on1, learn each other's
+//! records, so that each shows a link to the other. Pure decisions; who calls whom is the worker's.
+//!
+//! In reading order: [`Update`] is what the DMS tells, [`Event`] what Web1on1 does; [`matched`] says whom an update means;
+//! [`merge`] and [`without`] put one link among those of others, [`UrlTemplate`] writes its address; [`flow`] says which way
+//! a field goes.
+
+mod event;
+mod fields;
+mod links;
+mod matching;
+mod request;
+
+pub use event::{Applied, Change, Digest, Event, Person, Stamp, Verdict};
+pub use fields::{Field, Flow, Owner, flow};
+pub use links::{BadTemplate, Link, Merged, Own, UrlTemplate, merge, without};
+pub use matching::{Matched, Needle, matched, needles};
+pub use request::{BadUpdate, Update};
