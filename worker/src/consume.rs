@@ -168,15 +168,11 @@ async fn take(deps: &Deps, job: &Job, halt: &Halt) -> Settle {
             count(job.kind, "held");
             Settle::Ack
         }
-        Ok(Begin::Busy { until }) => {
+        Ok(Begin::Busy { until, leased }) => {
             count(job.kind, "busy");
             let wait = until.since(now).min(times.marker / 2).max(Duration::from_millis(1));
             Settle::PutOff {
-                after: if wait < times.lease {
-                    wait.min(deps.policy.busy_wait)
-                } else {
-                    wait
-                },
+                after: if leased { wait.min(deps.policy.busy_wait) } else { wait },
             }
         }
         Err(error) => {

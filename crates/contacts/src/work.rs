@@ -195,8 +195,9 @@ pub enum Begin {
     },
     /// Another job took this one's place: ack it.
     Superseded,
-    /// Somebody holds the lease, or it is too early: put the job off.
-    Busy { until: Micros },
+    /// Somebody holds the lease, or it is too early: put the job off. `leased`: it is the lease that lasts until then, and
+    /// its holder lets go of it sooner, as a rule.
+    Busy { until: Micros, leased: bool },
     /// Parked or paused: ack it.
     Held,
 }
@@ -330,7 +331,10 @@ impl Work {
                 turned_away: busy.is_some(),
                 ..Marker::new(job.clone(), now)
             });
-            return Begin::Busy { until };
+            return Begin::Busy {
+                until,
+                leased: busy == Some(until),
+            };
         }
         task.marker = None;
         // Shaped by the clock, like positions: a store that was lost begins a new document, and a worker of the time before

@@ -102,7 +102,7 @@ impl World {
                 );
                 self.running = Some((fence, self.now));
             }
-            Begin::Busy { until } => {
+            Begin::Busy { until, .. } => {
                 assert!(until.0 > self.now);
                 self.queue.push((until.0, job));
             }
@@ -227,7 +227,13 @@ fn invariant_9_a_storm_of_rings_leads_to_one_waiting_and_one_running() {
     (1_000..2_000).for_each(|n| ring(&mut work, n));
     assert_eq!(published, [JobId("0".into()), JobId("1000".into())]);
     let busy = work.begin(Kind::Ids, &JobId("1000".into()), "w2", Micros(11), &TIMES);
-    assert_eq!(busy, Begin::Busy { until: Micros(60) });
+    assert_eq!(
+        busy,
+        Begin::Busy {
+            until: Micros(60),
+            leased: true
+        }
+    );
 }
 
 #[test]
@@ -360,13 +366,60 @@ fn invariant_8_a_fence_from_before_the_loss_of_the_store_ends_nothing() {
 }
 
 #[test]
+fn a_job_is_told_whether_a_lease_or_its_own_time_stands_in_the_way() {
+    let mut work = Work::default();
+    let (ids, changes) = (JobId("i".into()), JobId("c".into()));
+    work.ring(&account(), Kind::Ids, Lane::Refresh, ids.clone(), Micros(0), &TIMES);
+    work.ring(
+        &account(),
+        Kind::Changes,
+        Lane::Refresh,
+        changes.clone(),
+        Micros(0),
+        &TIMES,
+    );
+    assert!(matches!(
+        work.begin(Kind::Ids, &ids, "a", Micros(10), &TIMES),
+        Begin::Started { .. }
+    ));
+    let lease = Micros(10).plus(TIMES.lease);
+    // Also if the other worker's clock was read before the lease was taken.
+    for now in [Micros(9), Micros(10), Micros(11)] {
+        let busy = work.begin(Kind::Changes, &changes, "b", now, &TIMES);
+        assert_eq!(
+            busy,
+            Begin::Busy {
+                until: lease,
+                leased: true
+            }
+        );
+    }
+    let later = lease.plus(TIMES.lease);
+    work.tasks.get_mut(&Kind::Changes).expect("rung").not_before = Some(later);
+    let early = work.begin(Kind::Changes, &changes, "b", Micros(11), &TIMES);
+    assert_eq!(
+        early,
+        Begin::Busy {
+            until: later,
+            leased: false
+        }
+    );
+}
+
+#[test]
 fn a_continuation_gives_way_to_a_job_that_was_turned_away_once() {
     let mut work = Work::default();
     ring(&mut work, Kind::Full, "a", 10);
     let (fence, _) = begin(&mut work, Kind::Full, "a", 10);
     ring(&mut work, Kind::Ids, "b", 11);
     let busy = work.begin(Kind::Ids, &JobId("b".into()), "w2", Micros(12), &TIMES);
-    assert_eq!(busy, Begin::Busy { until: Micros(60) });
+    assert_eq!(
+        busy,
+        Begin::Busy {
+            until: Micros(60),
+            leased: true
+        }
+    );
     let Finished::Publish { job, after } = finish(&mut work, Kind::Full, fence, &Outcome::Continue, 20) else {
         panic!("a continuation");
     };
