@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use process::settings::TOKEN_VARIABLE;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -26,7 +27,6 @@ pub use doctor::{Doctor, doctor};
 
 /// Longer than an account is waited for before it is forgotten.
 const TIMEOUT: Duration = Duration::from_secs(90);
-const TOKEN_VARIABLE: &str = "SNAPBRIDGE_OPS_TOKEN";
 
 /// Where to ask, and with what.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub struct Access {
     /// Admin listener to ask [default: http.admin_listen of the settings, on this machine]
     #[arg(long, value_name = "URL", global = true)]
     url: Option<String>,
-    /// File with the token [default: $SNAPBRIDGE_OPS_TOKEN, else ops.token in --data, which `up` makes]
+    /// File with the token [default: the token in $SNAPBRIDGE_OPS_TOKEN, else the file ops.token in --data, which `up` makes]
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
     /// Folder of the embedded store and queue

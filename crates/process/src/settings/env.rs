@@ -10,7 +10,7 @@ use std::path::Path;
 use super::problem::{Place, did_you_mean};
 use super::section::{Key, Keys};
 use super::sections::Integration;
-use super::source::{FILE_VARIABLE, PREFIX, Source};
+use super::source::{FILE_VARIABLE, PREFIX, Source, TOKEN_VARIABLE};
 use super::tree::{Given, Log, Node, Spot, Tree};
 use super::{INTEGRATIONS, SECTIONS, valid_integration_name};
 
@@ -21,7 +21,8 @@ pub(crate) fn overlay(tree: &mut Tree, source: &Source, log: &mut Log) {
         let Some(rest) = name.strip_prefix(PREFIX) else {
             continue;
         };
-        if name == FILE_VARIABLE || rest.starts_with(TESTS) || is_service_link(rest) {
+        if [FILE_VARIABLE, TOKEN_VARIABLE].contains(&name.as_str()) || rest.starts_with(TESTS) || is_service_link(rest)
+        {
             continue;
         }
         let place = Place::Variable(name.clone());
@@ -208,7 +209,7 @@ fn variable_names() -> Vec<String> {
         .iter()
         .flat_map(|section| of(section.name, section.keys))
         .collect();
-    names.push(FILE_VARIABLE.to_owned());
+    names.extend([FILE_VARIABLE, TOKEN_VARIABLE].map(str::to_owned));
     names
 }
 

@@ -24,7 +24,7 @@ pub use sections::{
     IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store,
     Subscribe, Webhook, Worker,
 };
-pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source};
+pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source, TOKEN_VARIABLE};
 
 use problem::did_you_mean;
 use section::{Key, Keys as _, Reader, Shown};

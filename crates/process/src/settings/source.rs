@@ -8,8 +8,11 @@ use super::problem::{Place, Problem};
 /// Every variable of ours starts with this.
 pub const PREFIX: &str = "SNAPBRIDGE_";
 
-/// Names the settings file; the one variable of ours that is not a setting.
+/// Names the settings file; no setting itself.
 pub const FILE_VARIABLE: &str = "SNAPBRIDGE_CONFIG";
+
+/// Holds the token that operators' commands show; no setting either.
+pub const TOKEN_VARIABLE: &str = "SNAPBRIDGE_OPS_TOKEN";
 
 /// Read from the working folder when nothing else is named.
 pub const DEFAULT_FILE: &str = "snapbridge.toml";

@@ -338,6 +338,7 @@ fn unknown_variables_are_refused_and_those_of_others_are_not_looked_at() {
     let source = Source::text("")
         .with_var("HTTP__LISTEN", "x")
         .with_var("SNAPBRIDGE_CONFIG", "elsewhere.toml")
+        .with_var("SNAPBRIDGE_OPS_TOKEN", "an operator's")
         .with_var("SNAPBRIDGE_SERVICE_HOST", "10.0.0.1")
         .with_var("SNAPBRIDGE_PORT_8080_TCP", "tcp://10.0.0.1:8080");
     load(&source);
