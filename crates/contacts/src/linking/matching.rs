@@ -38,6 +38,24 @@ pub fn needles(update: &Update, e164: Option<&str>) -> Vec<Needle> {
     needles
 }
 
+/// The needles of a record, each once: its addresses and its numbers, these also in their one form. `e164` gives it.
+pub fn needles_of(emails: &[String], phones: &[String], e164: impl Fn(&str) -> Option<String>) -> Vec<Needle> {
+    let mut all: Vec<Needle> = emails.iter().filter_map(|text| email(text)).map(Needle::Email).collect();
+    for phone in phones {
+        let update = Update {
+            id: String::new(),
+            organization: String::new(),
+            email: None,
+            phone: Some(phone.clone()),
+            deleted: false,
+        };
+        all.extend(needles(&update, e164(phone).as_deref()));
+    }
+    let mut seen = BTreeSet::new();
+    all.retain(|needle| seen.insert(needle.clone()));
+    all
+}
+
 /// The union of what the needles found.
 pub fn matched<'a>(found: impl IntoIterator<Item = &'a str>) -> Matched {
     let mut ids: Vec<String> = found
@@ -91,6 +109,7 @@ mod tests {
             organization: "o".into(),
             email: email.map(str::to_owned),
             phone: phone.map(str::to_owned),
+            deleted: false,
         }
     }
 

@@ -16,6 +16,9 @@ pub struct Update {
     /// As it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phone: Option<String>,
+    /// The DMS no longer has it (ours beyond the recipe): its links are taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 /// Personal data stays out of logs.
@@ -36,6 +39,8 @@ pub enum BadUpdate {
     Missing(&'static str),
     #[error("{0} must be a text or a number")]
     NotAText(&'static str),
+    #[error("deleted must be true or false")]
+    NotABool,
     #[error("{field} must have at most {most} characters, and no control characters")]
     Unusable { field: &'static str, most: usize },
     #[error("email or telephone is needed; neither is there in a form that can be looked for")]
@@ -60,7 +65,12 @@ impl Update {
             Some(phone) => Some(phone),
             None => text(&body, "phone")?.and_then(|text| phone(&text)),
         };
-        if email.is_none() && phone.is_none() {
+        let deleted = match body.get("deleted") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(deleted)) => *deleted,
+            Some(_) => return Err(BadUpdate::NotABool),
+        };
+        if email.is_none() && phone.is_none() && !deleted {
             return Err(BadUpdate::NobodyToFind);
         }
         Ok(Update {
@@ -68,6 +78,7 @@ impl Update {
             organization,
             email,
             phone,
+            deleted,
         })
     }
 }
@@ -141,6 +152,20 @@ mod tests {
         ] {
             assert_eq!(read(&alone), Err(BadUpdate::NobodyToFind), "{alone}");
         }
+    }
+
+    #[test]
+    fn a_deleted_one_needs_nothing_to_be_found_by() {
+        let gone = read(&json!({"id": "a", "organization": "b", "deleted": true})).unwrap();
+        assert!(gone.deleted && gone.email.is_none());
+        assert_eq!(
+            read(&json!({"id": "a", "organization": "b", "deleted": false})),
+            Err(BadUpdate::NobodyToFind)
+        );
+        assert_eq!(
+            read(&json!({"id": "a", "organization": "b", "deleted": "yes"})),
+            Err(BadUpdate::NotABool)
+        );
     }
 
     #[test]

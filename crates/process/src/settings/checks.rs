@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 use super::problem::Place;
 use super::sections::{AuthType, Integration, IntegrationKind};
 use super::tree::Log;
-use super::{INTEGRATIONS, Settings};
+use super::{DEALERS, INTEGRATIONS, Settings};
+
+mod linking;
 
 /// RabbitMQ closes the channel of a consumer that keeps a delivery for longer (its default `consumer_timeout`).
 const BROKER_CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -22,6 +24,7 @@ pub(crate) fn run(settings: &Settings, log: &mut Log) {
     for (name, integration) in &settings.integrations {
         checks.integration(settings, name, integration);
     }
+    linking::run(&mut checks, settings);
 }
 
 struct Checks<'a> {
@@ -234,10 +237,6 @@ impl Checks<'_> {
     fn integration(&mut self, s: &Settings, name: &str, integration: &Integration) {
         let path = format!("{INTEGRATIONS}.{name}");
         let key = |key: &str| format!("{path}.{key}");
-        if integration.kind == IntegrationKind::Linking {
-            let what = format!("`{path}` is of the kind \"linking\", which this version does not run yet");
-            self.refuse(&[&key("kind"), &path], what, Some("take the integration out for now"));
-        }
         if integration.connector.is_empty() {
             let hint = "the name of a shipped connector, or the path of a connector's file";
             self.refuse(
@@ -246,7 +245,8 @@ impl Checks<'_> {
                 Some(hint),
             );
         }
-        if integration.auth_type == AuthType::None && integration.path_secret.is_empty() {
+        let is_linking = integration.kind == IntegrationKind::Linking;
+        if !is_linking && integration.auth_type == AuthType::None && integration.path_secret.is_empty() {
             let what = format!("`{path}` has auth_type \"none\" and needs a `path_secret`");
             self.refuse(
                 &[&key("path_secret"), &key("auth_type"), &path],
@@ -268,15 +268,7 @@ impl Checks<'_> {
             let key = key("auth_success_status");
             self.refuse(&[&key], format!("`{key}` must be 200 or 204"), None);
         }
-        let is_region = |region: &String| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
-        if !integration.region.as_ref().is_none_or(is_region) {
-            let key = key("region");
-            self.refuse(
-                &[&key],
-                format!("`{key}` must be two capital letters"),
-                Some("such as PT"),
-            );
-        }
+        self.region(&key("region"), integration.region.as_deref());
         if integration.allow_hosts.iter().any(|host| host.trim().is_empty()) {
             let key = key("allow_hosts");
             self.refuse(
@@ -292,6 +284,13 @@ impl Checks<'_> {
                 (&reconcile_key, integration.reconcile.unwrap_or(s.refresh.reconcile)),
                 "a reconcile is the rarer one",
             );
+        }
+    }
+
+    fn region(&mut self, key: &str, region: Option<&str>) {
+        let is_region = |region: &str| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
+        if !region.is_none_or(is_region) {
+            self.refuse(&[key], format!("`{key}` must be two capital letters"), Some("such as PT"));
         }
     }
 }

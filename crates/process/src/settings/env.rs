@@ -2,17 +2,16 @@
 //!
 //! Two underscores stand between levels: `SNAPBRIDGE_STORE__URL` is `store.url`,
 //! `SNAPBRIDGE_INTEGRATIONS__ACME__CONNECTION__TOKEN` is `integrations.acme.connection.token`. `_FILE` behind the name
-//! of a secret names a file that holds it. A `-` in an integration's name is written `_`.
+//! of a secret names a file that holds it. A `-` in the name of an integration or a dealer is written `_`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::problem::{Place, did_you_mean};
-use super::section::{Key, Keys};
-use super::sections::Integration;
+use super::section::Key;
 use super::source::{FILE_VARIABLE, PREFIX, Source, TOKEN_VARIABLE};
 use super::tree::{Given, Log, Node, Spot, Tree};
-use super::{INTEGRATIONS, SECTIONS, valid_integration_name};
+use super::{GROUPS, SECTIONS, valid_name};
 
 pub(crate) fn overlay(tree: &mut Tree, source: &Source, log: &mut Log) {
     // Path → variable, to see `X` and `X_FILE` both set.
@@ -100,26 +99,25 @@ struct Target {
 fn resolve(rest: &str, tree: &Tree) -> Option<Target> {
     let rest = rest.to_ascii_lowercase();
     let parts: Vec<&str> = rest.split("__").collect();
-    match parts.as_slice() {
-        [INTEGRATIONS, name, key] => {
-            let (key, file) = key_of(<Integration as Keys>::KEYS, key)?;
-            let path = vec![INTEGRATIONS.to_owned(), integration(name, tree)?, key.name.to_owned()];
+    let group = parts.first().and_then(|first| GROUPS.iter().find(|group| group.name == *first));
+    match (group, parts.as_slice()) {
+        (Some(group), [_, name, key]) => {
+            let (key, file) = key_of(group.keys, key)?;
+            let path = vec![group.name.to_owned(), member(group.name, name, tree)?, key.name.to_owned()];
             (!key.map).then_some(Target { path, file })
         }
-        [INTEGRATIONS, name, map, key] => {
-            let map = <Integration as Keys>::KEYS
-                .iter()
-                .find(|known| known.map && known.name == *map)?;
+        (Some(group), [_, name, map, key]) => {
+            let map = group.keys.iter().find(|known| known.map && known.name == *map)?;
             let (key, file) = key.strip_suffix("_file").map_or((*key, false), |key| (key, true));
             let path = vec![
-                INTEGRATIONS.to_owned(),
-                integration(name, tree)?,
+                group.name.to_owned(),
+                member(group.name, name, tree)?,
                 map.name.to_owned(),
                 key.to_owned(),
             ];
             (!key.is_empty()).then_some(Target { path, file })
         }
-        [section @ .., key] => {
+        (None, [section @ .., key]) => {
             let section = section.join(".");
             let section = SECTIONS.iter().find(|known| known.name == section)?;
             let (key, file) = key_of(section.keys, key)?;
@@ -145,18 +143,18 @@ fn key_of(keys: &'static [Key], given: &str) -> Option<(&'static Key, bool)> {
 }
 
 /// The name as the file has it, else the variable's own.
-fn integration(given: &str, tree: &Tree) -> Option<String> {
+fn member(group: &str, given: &str, tree: &Tree) -> Option<String> {
     if let Some(Spot {
         node: Node::Table(table),
         ..
-    }) = tree.get(INTEGRATIONS)
+    }) = tree.get(group)
         && let Some(name) = table
             .keys()
             .find(|name| name.replace('-', "_") == given.replace('-', "_"))
     {
         return Some(name.clone());
     }
-    valid_integration_name(given).then(|| given.to_owned())
+    valid_name(given).then(|| given.to_owned())
 }
 
 pub(crate) fn read_secret(source: &Source, path: &Path) -> Result<String, String> {

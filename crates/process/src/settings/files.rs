@@ -1,11 +1,10 @@
 //! `NAME_file = "path"` in the settings file, for every secret called `NAME`: as `_FILE` does in variables.
 
 use super::env::read_secret;
-use super::section::{Key, Keys};
-use super::sections::Integration;
+use super::section::Key;
 use super::source::Source;
 use super::tree::{Given, Log, Node, Spot, Tree};
-use super::{INTEGRATIONS, SECTIONS};
+use super::{GROUPS, SECTIONS};
 
 /// Puts what the files hold in the place of their names. Relative paths start at the settings file's folder.
 pub(crate) fn resolve(tree: &mut Tree, source: &Source, log: &mut Log) {
@@ -18,13 +17,11 @@ pub(crate) fn resolve(tree: &mut Tree, source: &Source, log: &mut Log) {
             resolve_table(section.name, table, section.keys, source, log);
         }
     }
-    let Some(integrations) = inside(tree, INTEGRATIONS) else {
-        return;
-    };
-    for (name, spot) in integrations {
-        if let Node::Table(table) = &mut spot.node {
-            let path = format!("{INTEGRATIONS}.{name}");
-            resolve_table(&path, table, <Integration as Keys>::KEYS, source, log);
+    for group in GROUPS {
+        for (name, spot) in inside(tree, group.name).into_iter().flatten() {
+            if let Node::Table(table) = &mut spot.node {
+                resolve_table(&format!("{}.{name}", group.name), table, group.keys, source, log);
+            }
         }
     }
 }

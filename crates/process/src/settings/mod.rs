@@ -20,9 +20,9 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap, TextMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration,
+    Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Dealer, FieldOwner, Http, HttpTls, Integration,
     IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store,
-    Subscribe, Webhook, Worker,
+    Subscribe, UpdateAuth, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source, TOKEN_VARIABLE};
 
@@ -31,6 +31,30 @@ use section::{Key, Keys as _, Reader, Shown};
 use tree::{Node, Spot, Tree};
 
 const INTEGRATIONS: &str = "integrations";
+const DEALERS: &str = "dealers";
+
+/// Sections of which there are as many as the operator names.
+struct Group {
+    name: &'static str,
+    one: &'static str,
+    about: &'static [&'static str],
+    keys: &'static [Key],
+}
+
+const GROUPS: &[Group] = &[
+    Group {
+        name: INTEGRATIONS,
+        one: "an integration",
+        about: Integration::ABOUT,
+        keys: Integration::KEYS,
+    },
+    Group {
+        name: DEALERS,
+        one: "a dealer",
+        about: Dealer::ABOUT,
+        keys: Dealer::KEYS,
+    },
+];
 
 struct Section {
     name: &'static str,
@@ -46,6 +70,8 @@ macro_rules! settings {
             $( pub $name: $ty, )+
             /// By name, as it stands in the URLs.
             pub integrations: BTreeMap<String, Integration>,
+            /// By name.
+            pub dealers: BTreeMap<String, Dealer>,
         }
 
         const SECTIONS: &[Section] = &[$(
@@ -59,7 +85,8 @@ macro_rules! settings {
                         let path = settings!(@path $name $($path)?);
                         Reader::new(path, table(tree, path, log), log).read()
                     }, )+
-                    integrations: read_integrations(tree, log),
+                    integrations: read_group(&GROUPS[0], tree, log),
+                    dealers: read_group(&GROUPS[1], tree, log),
                 }
             }
 
@@ -110,7 +137,8 @@ impl Settings {
         lift(&mut tree);
         let settings = Self::read(&mut tree, &mut log);
         for (name, spot) in tree {
-            let known = SECTIONS.iter().map(|section| section.name).chain([INTEGRATIONS]);
+            let known = SECTIONS.iter().map(|section| section.name);
+            let known = known.chain(GROUPS.iter().map(|group| group.name));
             let hint = match spot.node {
                 Node::Table(_) => did_you_mean(&name, known),
                 Node::Value(_) => belongs_elsewhere(&name),
@@ -142,6 +170,9 @@ impl Settings {
         for (name, integration) in &self.integrations {
             print_section(&mut out, &format!("{INTEGRATIONS}.{name}"), integration.show());
         }
+        for (name, dealer) in &self.dealers {
+            print_section(&mut out, &format!("{DEALERS}.{name}"), dealer.show());
+        }
         out
     }
 
@@ -151,7 +182,9 @@ impl Settings {
         for section in SECTIONS {
             print_reference(&mut out, &format!("[{}]", section.name), section.about, section.keys);
         }
-        print_reference(&mut out, "#[integrations.name]", Integration::ABOUT, Integration::KEYS);
+        for group in GROUPS {
+            print_reference(&mut out, &format!("#[{}.name]", group.name), group.about, group.keys);
+        }
         out
     }
 }
@@ -164,7 +197,7 @@ impl Default for Settings {
 }
 
 /// `[a-z0-9_-]{1,64}`
-fn valid_integration_name(name: &str) -> bool {
+fn valid_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
     (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
@@ -210,10 +243,10 @@ fn table(tree: &mut Tree, name: &str, log: &mut tree::Log) -> Tree {
     }
 }
 
-fn read_integrations(tree: &mut Tree, log: &mut tree::Log) -> BTreeMap<String, Integration> {
-    let mut integrations = BTreeMap::new();
-    for (name, spot) in table(tree, INTEGRATIONS, log) {
-        let path = format!("{INTEGRATIONS}.{name}");
+fn read_group<T: section::Keys>(group: &Group, tree: &mut Tree, log: &mut tree::Log) -> BTreeMap<String, T> {
+    let mut all = BTreeMap::new();
+    for (name, spot) in table(tree, group.name, log) {
+        let path = format!("{}.{name}", group.name);
         let Node::Table(table) = spot.node else {
             log.problem(
                 spot.place,
@@ -222,18 +255,21 @@ fn read_integrations(tree: &mut Tree, log: &mut tree::Log) -> BTreeMap<String, I
             );
             continue;
         };
-        if !valid_integration_name(&name) {
-            let hint = "1 to 64 of a-z, 0-9, _ and -; it stands in the URLs".to_owned();
+        if !valid_name(&name) {
+            let hint = match group.name {
+                INTEGRATIONS => "1 to 64 of a-z, 0-9, _ and -; it stands in the URLs",
+                _ => "1 to 64 of a-z, 0-9, _ and -",
+            };
             log.problem(
                 spot.place.clone(),
-                format!("`{name}` cannot be the name of an integration"),
-                Some(hint),
+                format!("`{name}` cannot be the name of {}", group.one),
+                Some(hint.to_owned()),
             );
         }
         log.places.insert(path.clone(), spot.place);
-        integrations.insert(name, Reader::new(path, table, log).read());
+        all.insert(name, Reader::new(path, table, log).read());
     }
-    integrations
+    all
 }
 
 fn shares_line(a: &Place, b: &Place) -> bool {

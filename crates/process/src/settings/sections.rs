@@ -381,6 +381,30 @@ words! {
 }
 
 words! {
+    /// How a DMS proves itself at `/updatecontact` (linking).
+    UpdateAuth {
+        /// One of the dealer's `secrets` as `Authorization: Bearer …`.
+        Bearer = "bearer",
+        /// `X-Hub-Signature-256: sha256=HEX`, HMAC-SHA256 over the raw body with one of the dealer's `secrets`.
+        Hmac = "hmac",
+        /// Anybody may call, at the root paths /updatecontact and /webhook, too.
+        None = "none",
+    }
+}
+
+words! {
+    /// Whose value of a field counts (linking).
+    FieldOwner {
+        /// The field does not flow.
+        Nobody = "nobody",
+        /// The DMS's.
+        Dms = "dms",
+        /// Web1on1's.
+        Web1on1 = "web1on1",
+    }
+}
+
+words! {
     /// Whether CRMs are asked for their webhooks.
     Subscribe {
         /// Wherever the connector can, and the world reaches the bridge by HTTPS.
@@ -393,7 +417,7 @@ words! {
 section! {
     /// One integration, `[integrations.NAME]`; the name, `[a-z0-9_-]{1,64}`, stands in its URLs.
     Integration {
-        /// `talkdesk`. `linking` is known, but not run yet.
+        /// `talkdesk`, or `linking`: the contacts of a DMS and of Web1on1 learn each other's links, see docs/linking.md.
         kind: IntegrationKind = "talkdesk";
         /// Name of a shipped connector, or path of a connector's file. Must be set.
         connector: String = "";
@@ -469,5 +493,57 @@ section! {
         credentials: SecretMap = "";
         /// Secrets of app-level webhooks.
         app: SecretMap = "";
+        /// Linking: name of the shipped connector of the DMS, or path of its file. `connector` is the one of Web1on1, and
+        /// `credentials` are its bot's.
+        dms: Option<String> = "";
+        /// Linking: how the DMS proves itself at /updatecontact: `bearer`, `hmac`, or `none`.
+        auth: UpdateAuth = "bearer";
+        /// Linking: `allow_hosts` of the DMS's connector.
+        dms_hosts: Vec<String> = "";
+        /// Linking: `connection` of the DMS's connector.
+        dms_connection: SecretMap = "";
+        /// Linking: address of a record in the DMS, such as `https://dms.example/customer/{id}/`.
+        dms_url: Option<String> = "";
+        /// Linking: what the link to the DMS is called in Web1on1.
+        dms_label: String = "View in DMS";
+        /// Linking: address of a small picture beside it.
+        dms_icon: Option<Url> = "";
+        /// Linking: address of a conversation in Web1on1.
+        web1on1_url: String = "https://app.web1on1.chat/conversations/{conversation}";
+        /// Linking: what the link to the conversation is called in the DMS, where it keeps several.
+        web1on1_label: String = "View in Web1on1";
+        /// Linking: whose name of a person is written into the other system: `nobody`, `dms` or `web1on1`.
+        owner_name: FieldOwner = "nobody";
+        /// Linking: whose e-mail address is.
+        owner_email: FieldOwner = "nobody";
+        /// Linking: whose phone number is.
+        owner_phone: FieldOwner = "nobody";
+        /// Linking: updates and events of a dealer that may wait, about; beyond it the sender is told to come again.
+        inbox: usize = "10000" in "16"..="1000000";
+        /// Linking: records of the DMS that seeding puts into the inbox ahead of the work.
+        seed_ahead: usize = "200" in "1"..="10000";
+    }
+}
+
+section! {
+    /// A dealer of an integration of the kind `linking`, `[dealers.NAME]`; the name, `[a-z0-9_-]{1,64}`, is for people.
+    Dealer {
+        /// The integration it belongs to. Must be set.
+        integration: String = "";
+        /// Web1on1's id of the dealer, as /updatecontact and the webhook name it. Must be set.
+        organization: String = "";
+        /// With which its DMS proves itself at /updatecontact; under any names, so that there can be two while they are
+        /// rotated. 16 characters or more each.
+        secrets: SecretMap = "";
+        /// Its credentials at the DMS, as the connector calls them.
+        dms: SecretMap = "";
+        /// Its own credentials at Web1on1, instead of the integration's `credentials`.
+        web1on1: SecretMap = "";
+        /// `dms_url` of this dealer, instead of the integration's.
+        dms_url: Option<String> = "";
+        /// Region of phone numbers without a country code, two letters such as `NO`, instead of the integration's.
+        region: Option<String> = "";
+        /// Link all records of the DMS once, when the dealer is new and when its links change.
+        seed: bool = "false";
     }
 }

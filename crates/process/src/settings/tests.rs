@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use super::*;
 
 mod entry;
+mod linking;
 
 const PATH_SECRET: &str = "canary-path-secret-0123456789";
 
@@ -240,7 +241,8 @@ fn an_integration_is_read_with_its_maps_and_overrides() {
 #[test]
 fn integrations_are_refused_for_what_cannot_run() {
     for (text, expected) in [
-        ("kind = \"linking\"", "does not run yet"),
+        ("kind = \"linking\"", "needs a `dms`"),
+        ("dms_url = \"https://dms.example/{id}\"", "is for the kind \"linking\""),
         ("kind = \"linkng\"", "did you mean `linking`?"),
         ("auth_type = \"none\"", "needs a `path_secret`"),
         ("path_secret = \"short\"", "must be 16 to 128"),

@@ -1,0 +1,291 @@
+//! What is known of the records of both systems: who is linked with whom, and why somebody is not. A document for each record, so
+//! that linking one costs the same however many there are. Ids only: names and addresses stay in the two systems.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Matched};
+use crate::docs::{self, Change};
+use crate::ids::AccountId;
+use crate::ports::{DocKey, DocKind, Documents, StoreResult};
+use crate::time::Micros;
+
+/// Which system a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    Dms,
+    Web1on1,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Dms => Side::Web1on1,
+            Side::Web1on1 => Side::Dms,
+        }
+    }
+
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Side::Dms => "the DMS",
+            Side::Web1on1 => "Web1on1",
+        }
+    }
+
+    /// Part of stored keys.
+    fn key(self) -> &'static str {
+        match self {
+            Side::Dms => "d",
+            Side::Web1on1 => "w",
+        }
+    }
+}
+
+/// Why a record is linked with nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Trouble {
+    /// Nobody in the other system bears its e-mail address or phone number.
+    Unmatched,
+    /// These may all be meant, of the one system or of the other.
+    Ambiguous { ids: Vec<String> },
+    /// The one that is meant is linked with this one.
+    Taken { by: String },
+    /// Its own system does not have it.
+    Gone,
+}
+
+/// What is known of one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The record of the other system that it is linked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+    /// Of a contact of Web1on1: the last event that counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
+    /// When that was found.
+    pub at: Micros,
+}
+
+/// Whom a record means, given whom it is linked with (`None`: nobody, or one that is gone). A link stays where nothing speaks for
+/// another: one whose address was changed in one system only is still the same person.
+pub fn resolve(known: Option<&str>, matched: Matched) -> Matched {
+    match (known, matched) {
+        (Some(known), Matched::Nobody) => Matched::One(known.to_owned()),
+        (Some(known), Matched::Many(ids)) if ids.iter().any(|id| id == known) => Matched::One(known.to_owned()),
+        (_, matched) => matched,
+    }
+}
+
+/// Whom else the found one means when it is looked for from its side: all that may be meant, if that is not `own` alone.
+pub fn rivals(own: &str, back: Matched) -> Option<Vec<String>> {
+    let mut ids = match back {
+        // It is not found by what the other side says of it: then nothing speaks for somebody else.
+        Matched::Nobody => return None,
+        Matched::One(id) if id == own => return None,
+        Matched::One(id) => vec![id],
+        Matched::Many(ids) => ids,
+    };
+    if !ids.iter().any(|id| id == own) {
+        ids.push(own.to_owned());
+        ids.sort();
+    }
+    Some(ids)
+}
+
+pub async fn load(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    side: Side,
+    id: &str,
+) -> StoreResult<Option<Record>> {
+    docs::load(docs, &doc_key(account, side, id)).await
+}
+
+/// Changes what is known of a record; one of which nothing is worth to be known any more is forgotten.
+pub async fn change(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    (side, id): (Side, &str),
+    now: Micros,
+    mut change: impl FnMut(&mut Record),
+) -> StoreResult<()> {
+    docs::update(docs, &doc_key(account, side, id), |known: Option<Record>| {
+        let before = known.unwrap_or_default();
+        let mut after = before.clone();
+        change(&mut after);
+        if after == before && before != Record::default() {
+            return (Change::Keep, Vec::new(), ());
+        }
+        after.at = now;
+        let what = match after.with.is_none() && after.trouble.is_none() && after.applied.is_none() {
+            true => Change::Delete,
+            false => Change::Put(after),
+        };
+        (what, Vec::new(), ())
+    })
+    .await
+}
+
+/// Two records are linked with each other.
+pub async fn join(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    (dms, web1on1): (&str, &str),
+    now: Micros,
+) -> StoreResult<()> {
+    for (side, id, with) in [(Side::Dms, dms, web1on1), (Side::Web1on1, web1on1, dms)] {
+        change(docs, account, (side, id), now, |record| {
+            record.with = Some(with.to_owned());
+            record.trouble = None;
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Known records of one side in the order of their ids, after `after`, at most `limit`.
+pub async fn list(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    side: Side,
+    after: Option<&str>,
+    limit: usize,
+) -> StoreResult<Vec<(String, Record)>> {
+    let prefix = prefix(account, side);
+    let after = format!("{prefix}{}", after.unwrap_or_default());
+    let ids = docs.list(DocKind::Link, account.shard(), Some(&after), limit).await?;
+    let mut records = Vec::new();
+    for id in ids.iter().map_while(|id| id.strip_prefix(&prefix)) {
+        if let Some(record) = load(docs, account, side, id).await? {
+            records.push((id.to_owned(), record));
+        }
+    }
+    Ok(records)
+}
+
+/// Forgets all that is known.
+pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<()> {
+    const AT_ONCE: usize = 500;
+    for side in [Side::Dms, Side::Web1on1] {
+        loop {
+            let records = list(docs, account, side, None, AT_ONCE).await?;
+            for (id, _) in &records {
+                docs::update(docs, &doc_key(account, side, id), |_: Option<Record>| {
+                    (Change::<Record>::Delete, Vec::new(), ())
+                })
+                .await?;
+            }
+            if records.len() < AT_ONCE {
+                break;
+            }
+        }
+    }
+    docs::update(docs, &seeding_key(account), |_: Option<Seeding>| {
+        (Change::<Seeding>::Delete, Vec::new(), ())
+    })
+    .await
+}
+
+/// How the seeding of a dealer stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeding {
+    /// Stands for how links are written: other links are written anew.
+    #[serde(default)]
+    pub rules: String,
+    #[serde(default)]
+    pub began: Option<Micros>,
+    /// Records put into the inbox so far.
+    #[serde(default)]
+    pub seen: u64,
+    #[serde(default)]
+    pub ended: Option<Micros>,
+}
+
+pub async fn seeding(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Seeding> {
+    Ok(docs::load(docs, &seeding_key(account)).await?.unwrap_or_default())
+}
+
+pub async fn change_seeding(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    mut change: impl FnMut(&mut Seeding),
+) -> StoreResult<()> {
+    docs::update(docs, &seeding_key(account), |known: Option<Seeding>| {
+        let mut seeding = known.unwrap_or_default();
+        change(&mut seeding);
+        (Change::Put(seeding), Vec::new(), ())
+    })
+    .await
+}
+
+fn prefix(account: &AccountId, side: Side) -> String {
+    format!("{account}|{}|", side.key())
+}
+
+fn doc_key(account: &AccountId, side: Side, id: &str) -> DocKey {
+    DocKey {
+        kind: DocKind::Link,
+        shard: account.shard(),
+        id: format!("{}{id}", prefix(account, side)),
+    }
+}
+
+fn seeding_key(account: &AccountId) -> DocKey {
+    DocKey {
+        kind: DocKind::Link,
+        shard: account.shard(),
+        id: format!("{account}|seeding"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_matched() -> impl Strategy<Value = Matched> {
+        prop::collection::btree_set("[a-d]", 0..4).prop_map(|ids| {
+            let mut ids: Vec<String> = ids.into_iter().collect();
+            match ids.len() {
+                0 => Matched::Nobody,
+                1 => Matched::One(ids.remove(0)),
+                _ => Matched::Many(ids),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_link_stays_unless_somebody_else_alone_is_meant(known in prop::option::of("[a-d]"), matched in any_matched()) {
+            let resolved = resolve(known.as_deref(), matched.clone());
+            match (&known, &matched) {
+                (None, _) => prop_assert_eq!(resolved, matched),
+                (Some(_), Matched::One(_)) => prop_assert_eq!(resolved, matched),
+                (Some(known), Matched::Many(ids)) if !ids.contains(known) => prop_assert_eq!(resolved, matched),
+                (Some(known), _) => prop_assert_eq!(resolved, Matched::One(known.clone())),
+            }
+        }
+
+        #[test]
+        fn who_is_found_from_both_sides_has_no_rival(own in "[a-d]", back in any_matched()) {
+            match rivals(&own, back.clone()) {
+                None => prop_assert!(back == Matched::Nobody || back == Matched::One(own)),
+                Some(ids) => {
+                    prop_assert!(ids.len() > 1 && ids.contains(&own));
+                    let others = ids.iter().all(|id| *id == own || match &back {
+                        Matched::One(one) => one == id,
+                        Matched::Many(many) => many.contains(id),
+                        Matched::Nobody => false,
+                    });
+                    prop_assert!(others);
+                }
+            }
+        }
+    }
+}
