@@ -2,6 +2,7 @@
 
 mod auth_type;
 mod budgets;
+mod linking;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,14 +20,16 @@ use crm::{
     Http, Mint, Pacer, Patience, Role,
 };
 use parking_lot::Mutex;
-use process::settings::{self, Settings};
+use process::settings::{self, IntegrationKind, Settings};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use worker::source::Pace;
-use worker::{CrmSource, Source, Sources, Subscribing, Traits};
+use worker::{CrmSource, Linker, Source, Sources, Subscribing, Traits};
 
 use crate::guard::Guard;
 use crate::images::{Image, Purpose};
+
+pub use linking::{Dealer, Linking};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
 const CLIENTS: usize = 2_000;
@@ -96,6 +99,7 @@ pub type Problems = Vec<String>;
 /// All integrations, by name.
 pub struct Integrations {
     by_name: BTreeMap<String, Arc<Integration>>,
+    linking: BTreeMap<String, Arc<Linking>>,
     clients: Mutex<HashMap<(AccountId, Fingerprint), Arc<CrmSource>>>,
 }
 
@@ -119,7 +123,7 @@ impl Integrations {
                 clock.clone(),
                 settings.credentials.check_timeout,
             )),
-            ledger: Arc::new(Ledger::new(store)),
+            ledger: Arc::new(Ledger::new(store.clone())),
             keys,
             clock,
             times,
@@ -127,21 +131,31 @@ impl Integrations {
         };
         let mut problems = Vec::new();
         let mut by_name = BTreeMap::new();
+        let mut linking = BTreeMap::new();
         for (name, integration) in &settings.integrations {
-            match Integration::load(name, integration, settings, folder, &deps) {
-                Ok(integration) => {
-                    by_name.insert(name.clone(), Arc::new(integration));
+            let loaded = match integration.kind {
+                IntegrationKind::Talkdesk => {
+                    Integration::load(name, integration, settings, folder, &deps).map(|integration| {
+                        by_name.insert(name.clone(), Arc::new(integration));
+                    })
                 }
-                Err(found) => problems.extend(
-                    found
-                        .into_iter()
-                        .map(|problem| format!("integrations.{name}: {problem}")),
-                ),
+                IntegrationKind::Linking => Linking::load(name, integration, settings, folder, store.clone(), &deps)
+                    .map(|loaded| {
+                        linking.insert(name.clone(), Arc::new(loaded));
+                    }),
+            };
+            if let Err(found) = loaded {
+                let whole = |problem: String| match problem.starts_with("dealers.") {
+                    true => problem,
+                    false => format!("integrations.{name}: {problem}"),
+                };
+                problems.extend(found.into_iter().map(whole));
             }
         }
         if problems.is_empty() {
             Ok(Integrations {
                 by_name,
+                linking,
                 clients: Mutex::default(),
             })
         } else {
@@ -158,7 +172,16 @@ impl Integrations {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
+        self.by_name.is_empty() && self.linking.is_empty()
+    }
+
+    /// An integration of the kind `linking`.
+    pub fn linking(&self, name: &str) -> Option<Arc<Linking>> {
+        self.linking.get(name).cloned()
+    }
+
+    pub fn all_linking(&self) -> impl Iterator<Item = &Arc<Linking>> {
+        self.linking.values()
     }
 }
 
@@ -451,12 +474,21 @@ impl Integration {
     }
 
     fn client(&self, auth: BTreeMap<String, String>, budgets: Scopes, class: Class, who: &str) -> CrmResult<Client> {
+        self.client_in(self.region.clone(), auth, budgets, class, who)
+    }
+
+    /// `region`: whose national phone numbers are assumed.
+    fn client_in(
+        &self,
+        region: Option<String>,
+        auth: BTreeMap<String, String>,
+        budgets: Scopes,
+        class: Class,
+        who: &str,
+    ) -> CrmResult<Client> {
         let fields = self.with_fixed(auth);
         let mint_key = self.mint_key(&fields);
-        let connection = Connection {
-            fields,
-            region: self.region.clone(),
-        };
+        let connection = Connection { fields, region };
         let waiter = format!("{}|{who}|{:08x}", self.deps.waiter, rand::random::<u32>());
         let pacer = Pacer::new(
             self.deps.ledger.clone(),
@@ -549,6 +581,22 @@ impl Sources for Integrations {
 
     fn forget(&self, account: &AccountId) {
         self.clients.lock().retain(|(id, _), _| id != account);
+        for linking in self.linking.values() {
+            linking.forget(account);
+        }
+    }
+
+    async fn linker(&self, account: &Account) -> CrmResult<Arc<dyn Linker>> {
+        let linking = self.linking.get(&account.integration).ok_or_else(|| {
+            let message = format!("the integration {} links nothing", account.integration);
+            CrmError::new(ErrorKind::Missing, message)
+        })?;
+        Ok(linking.pairing(account).await?)
+    }
+
+    fn keeps(&self, account: &Account) -> bool {
+        let linking = self.linking.get(&account.integration);
+        linking.is_some_and(|linking| linking.dealer_of(&account.id).is_some())
     }
 
     fn subscribing(&self, account: &Account) -> Option<Subscribing> {

@@ -437,6 +437,7 @@ mod tests {
             connector: "demo".into(),
             budget: "b".into(),
             user_budget: None,
+            dealer: None,
             created: Micros::ZERO,
             credentials: Sealed {
                 kid: "k".into(),

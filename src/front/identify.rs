@@ -249,6 +249,7 @@ impl Front {
             // A check that names no account of the CRM has none but the integration's.
             budget: learned.budgets.account.or(learned.budgets.app).unwrap_or_default(),
             user_budget: learned.budgets.user,
+            dealer: None,
             created: now,
             fingerprint: fingerprint.clone(),
             learned: learned.values,

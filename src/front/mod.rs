@@ -11,6 +11,7 @@ mod flight;
 mod identify;
 mod images;
 mod interactions;
+mod linking;
 mod webhooks;
 mod whom;
 
@@ -171,6 +172,10 @@ pub fn router(front: Arc<Front>) -> Router {
             "/{integration}/webhooks/{hook}",
             get(webhooks::challenge).post(webhooks::account),
         )
+        .route("/{integration}/updatecontact", post(linking::update))
+        .route("/{integration}/webhook", get(linking::challenge).post(linking::webhook))
+        .route("/updatecontact", post(linking::root_update))
+        .route("/webhook", get(linking::root_challenge).post(linking::root_webhook))
         .route("/openapi.json", get(openapi))
         .route("/bridge.json", get(bridge))
         .merge(images::routes())

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use contacts::{AccountId, accounts, subscription};
+use contacts::{AccountId, Kind, Lane, accounts, subscription};
 use crm::{Event, Hooks, Refused, Verified, WebhookRequest};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -142,7 +142,7 @@ impl Front {
         }
         let events = verified
             .and_then(|verified| hooks.events(&verified))
-            .map_err(|refused| self.refuse(integration, refused))?;
+            .map_err(|refused| self.refuse(&integration.name, refused))?;
         let accepting = self.accept(integration, events, account);
         match tokio::time::timeout(self.policy.publish_timeout, accepting).await {
             Ok(accepted) => accepted?,
@@ -228,6 +228,7 @@ impl Front {
             None => None,
         };
         let mut named: BTreeMap<AccountId, BTreeSet<String>> = BTreeMap::new();
+        let mut agents: BTreeSet<AccountId> = BTreeSet::new();
         let mut fresh = Vec::new();
         let mut routes: BTreeMap<String, Vec<AccountId>> = BTreeMap::new();
         for (event, key) in relevant.into_iter().zip(keys) {
@@ -252,19 +253,27 @@ impl Front {
                 count("unknown_account", 1);
             }
             for account in accounts {
-                named.entry(account).or_default().extend(event.ids.iter().cloned());
+                match event.agents {
+                    true => drop(agents.insert(account)),
+                    false => named.entry(account).or_default().extend(event.ids.iter().cloned()),
+                }
             }
             fresh.extend(key);
             count("accepted", 1);
         }
 
+        for account in agents.iter().filter(|_| integration.connector.has_agents()) {
+            if self.belongs(account, integration, &count).await? {
+                let rung = self
+                    .requests
+                    .ring(account, Kind::Agents, Lane::Refresh, Some(now))
+                    .await;
+                rung.map_err(|error| not_taken(process::chain(&error)))?;
+            }
+        }
         let by_id = integration.connector.has_get_many();
         for (account, ids) in named {
-            let known = accounts::get(&*self.store, &account)
-                .await
-                .map_err(|error| not_taken(process::chain(&error)))?;
-            if known.is_none_or(|known| known.integration != integration.name) {
-                count("unknown_account", 1);
+            if !self.belongs(&account, integration, &count).await? {
                 continue;
             }
             let ids: Vec<String> = ids.into_iter().collect();
@@ -280,6 +289,22 @@ impl Front {
         Ok(())
     }
 
+    /// Whether the account is there, and of this integration.
+    async fn belongs(
+        &self,
+        account: &AccountId,
+        integration: &Integration,
+        count: &impl Fn(&'static str, usize),
+    ) -> ApiResult<bool> {
+        let known = accounts::get(&*self.store, account).await;
+        let known = known.map_err(|error| not_taken(process::chain(&error)))?;
+        let is_it = known.is_some_and(|known| known.integration == integration.name);
+        if !is_it {
+            count("unknown_account", 1);
+        }
+        Ok(is_it)
+    }
+
     fn event_key(&self, integration: &Integration, account: Option<&AccountId>, dedupe: &str) -> String {
         let scope = account.map_or("app", AccountId::as_str);
         // Hashed: the sender chooses the text and its length.
@@ -291,7 +316,7 @@ impl Front {
         )
     }
 
-    fn refuse(&self, integration: &Integration, refused: Refused) -> ApiError {
+    pub(super) fn refuse(&self, integration: &str, refused: Refused) -> ApiError {
         let (status, why) = match refused {
             Refused::BadBody => (StatusCode::BAD_REQUEST, "bad_body"),
             Refused::NoProof => (StatusCode::UNAUTHORIZED, "no_proof"),
@@ -299,7 +324,7 @@ impl Front {
             Refused::OutsideWindow => (StatusCode::UNAUTHORIZED, "outside_window"),
             Refused::NoWebhook => (StatusCode::NOT_FOUND, "no_webhook"),
         };
-        metrics::counter!("snapbridge_webhook_refused_total", "integration" => integration.name.clone(), "why" => why)
+        metrics::counter!("snapbridge_webhook_refused_total", "integration" => integration.to_owned(), "why" => why)
             .increment(1);
         // Which part of the proof failed is for the log, not for the sender.
         let code = if status == StatusCode::UNAUTHORIZED {

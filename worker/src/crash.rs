@@ -13,11 +13,17 @@ pub const POINTS: [&str; 8] = [
     "between_dirty_and_ring",
 ];
 
+/// Those that only linking reaches.
+pub const LINK_POINTS: [&str; 3] = ["between_links", "after_links", "before_settle"];
+
 /// Aborts the process, as suddenly as `kill -9` would, if the variable `CRASH_POINT` names this point. It has no
 /// `SNAPBRIDGE_` before it, because all of those are settings.
 #[inline]
 pub fn point(name: &str) {
-    debug_assert!(POINTS.contains(&name), "crash point {name} is not listed");
+    debug_assert!(
+        POINTS.contains(&name) || LINK_POINTS.contains(&name),
+        "crash point {name} is not listed"
+    );
     #[cfg(feature = "crash-points")]
     if std::env::var("CRASH_POINT").is_ok_and(|at| at == name) {
         tracing::error!(point = name, "crash point reached, aborting");

@@ -14,10 +14,11 @@ use crm::CrmError;
 use tokio_util::sync::CancellationToken;
 
 use crate::consume::chain;
+use crate::crash;
 use crate::deps::Deps;
 use crate::lease::Keeper;
 use crate::slice::{Ended, SliceError, SliceResult};
-use crate::source::Linker;
+use crate::source::{Handled, Linker};
 
 /// Payloads that are taken in hand with one look into the inbox.
 const HANDFUL: usize = 50;
@@ -144,12 +145,14 @@ impl<'a> Drain<'a> {
                 self.bury(item, attempt, reason, chain(error)).await?;
                 (Settled::Gone, "dead")
             }
-            Ok(payload) => match self.linker.handle(&payload.0).await {
-                Ok(()) => (Settled::Gone, "done"),
+            Ok(payload) => match self.linker.handle(&payload.0, item.at).await {
+                Ok(Handled::Done) => (Settled::Gone, "done"),
+                Ok(Handled::Later(at)) => (Settled::Later { at, failed: false }, "later"),
                 Err(error) if Concerns::of(error.kind) == Concerns::All => return Err(error.into()),
                 Err(error) => self.failed(item, attempt, &error).await?,
             },
         };
+        crash::point("before_settle");
         let settling = [(item.ticket.clone(), settled)];
         inbox::settle(&*self.deps.store, &self.account.id, &settling).await?;
         Ok(outcome == "done")

@@ -67,6 +67,9 @@ async fn tend(deps: &Deps, id: &AccountId) -> Result<(), RequestError> {
         let Some(account) = accounts::get(&*deps.store, id).await? else {
             return Ok(());
         };
+        if deps.sources.keeps(&account) {
+            return Ok(());
+        }
         let work = work::load(&*deps.store, id).await?;
         let now = deps.clock.now();
         match life::judge(&account, &work, &deps.policy.life, now) {
@@ -135,6 +138,7 @@ pub async fn forget(deps: &Deps, account: &Account) -> Result<Option<String>, St
     let dirty = deps.store.dirty(id, usize::MAX).await?;
     deps.store.clear(id, &dirty).await?;
     inbox::forget(&*deps.store, id).await?;
+    contacts::linking::records::forget(&*deps.store, id).await?;
     work::forget(&*deps.store, id, &deps.policy.times).await?;
     Ok(still)
 }

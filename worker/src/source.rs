@@ -45,11 +45,19 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// What became of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    Done,
+    /// Nothing failed, but it is too early: again at that time.
+    Later(Micros),
+}
+
 /// Does the payload work of one account.
 #[async_trait]
 pub trait Linker: Send + Sync {
-    /// One payload, which may come again: what an earlier attempt did of it is found done.
-    async fn handle(&self, payload: &[u8]) -> CrmResult<()>;
+    /// One payload, which may come again: what an earlier attempt did of it is found done. `came`: when it was taken in.
+    async fn handle(&self, payload: &[u8], came: Micros) -> CrmResult<Handled>;
 
     /// The slice is over: slots that were taken ahead go back.
     async fn rest(&self);
@@ -71,6 +79,11 @@ pub trait Sources: Send + Sync {
     async fn linker(&self, account: &Account) -> CrmResult<Arc<dyn Linker>> {
         let message = format!("the integration {} links nothing", account.integration);
         Err(CrmError::new(ErrorKind::Missing, message))
+    }
+
+    /// The settings name the account: it stays however long nobody calls for it.
+    fn keeps(&self, _account: &Account) -> bool {
+        false
     }
 
     /// What is wanted of an account's webhook. `None`: it cannot have one of its own.

@@ -238,6 +238,7 @@ impl Scene {
             connector: "demo".into(),
             budget: "b".into(),
             user_budget: None,
+            dealer: None,
             created: now,
             fingerprint: Fingerprint("f".into()),
             learned: BTreeMap::new(),

@@ -11,13 +11,13 @@ use contacts::accounts::{self, Account, Sealed};
 use contacts::inbox::{self, Appended};
 use contacts::keys::{Fingerprint, Identity, Keys, RawKey};
 use contacts::work::{self, Work};
-use contacts::{Clock, ErrorKind, Store, SystemClock, dead};
+use contacts::{Clock, ErrorKind, Micros, Store, SystemClock, dead};
 use crm::{CrmError, CrmResult};
 use jobs::memory::MemoryQueue;
 use parking_lot::Mutex;
 use store::MemoryStore;
 use tokio_util::sync::CancellationToken;
-use worker::source::{Linker, Pace, Source, Sources};
+use worker::source::{Handled, Linker, Pace, Source, Sources};
 use worker::{Deps, Policy, Requests};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ impl Drop for Inside<'_> {
 
 #[async_trait]
 impl Linker for Systems {
-    async fn handle(&self, payload: &[u8]) -> CrmResult<()> {
+    async fn handle(&self, payload: &[u8], _came: Micros) -> CrmResult<Handled> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if self.inside.swap(true, Ordering::SeqCst) {
             self.overlapped.store(true, Ordering::SeqCst);
@@ -68,7 +68,7 @@ impl Linker for Systems {
             return Err(CrmError::new(*kind, "not this one"));
         }
         *self.done.lock().entry(text).or_default() += 1;
-        Ok(())
+        Ok(Handled::Done)
     }
 
     async fn rest(&self) {}
@@ -130,6 +130,7 @@ impl Scene {
             connector: "web1on1".into(),
             budget: "b".into(),
             user_budget: None,
+            dealer: None,
             created: now,
             fingerprint: Fingerprint("f".into()),
             learned: BTreeMap::new(),

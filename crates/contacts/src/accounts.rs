@@ -23,6 +23,9 @@ pub struct Account {
     /// The key of the budget of its user's calls ([`Keys::user_budget_scope`]).
     #[serde(default)]
     pub user_budget: Option<String>,
+    /// A dealer of a linking integration, by its name in the settings; `None`: an account that Talkdesk calls for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dealer: Option<String>,
     pub created: Micros,
     /// The newest credentials that the CRM accepted.
     pub credentials: Sealed,

@@ -46,4 +46,4 @@ pub use map::{Counts, Observed, Region, e164};
 pub use mint::{Mint, TokenKeep};
 pub use pacer::{Budgets, Pacer, Patience};
 pub use spec::{Adjustments, Field, FieldSource, FieldType, Grant, Role};
-pub use webhook::{Event, Hooks, Made, Refused, Verified, WebhookRequest};
+pub use webhook::{Event, Hooks, LinkNews, Made, Refused, Verified, WebhookRequest};

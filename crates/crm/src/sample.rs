@@ -233,6 +233,7 @@ impl Checker<'_> {
             .iter()
             .map(|name| match *name {
                 "links" => (*name, value_of(&[BTreeMap::from([("url", "https://sample.example")])])),
+                "record" => (*name, value_of(&BTreeMap::from([("sample", "sample")]))),
                 name => (name, Value::from("sample")),
             })
             .collect();
@@ -382,7 +383,8 @@ impl Checker<'_> {
                 tests.extend(calls.reveal.iter().map(|reveal| &reveal.secret));
             }
             if let Some(link) = &spec.link {
-                tests.extend([&link.find.items, &link.read.item].into_iter().chain(&link.write.ok));
+                let read = [&link.find.items, &link.read.item];
+                tests.extend(read.into_iter().chain(&link.read.missing).chain(&link.write.ok));
             }
             for action in &spec.actions {
                 let result = &action.result;
@@ -513,6 +515,10 @@ impl Checker<'_> {
             .chain(&events.deleted)
             .chain(&events.at)
             .chain(&events.dedupe)
+            .chain(&events.agents)
+            .for_each(|expr| self.eval(expr, &names));
+        let link = self.spec.link.iter().filter_map(|link| link.events.as_ref());
+        link.flat_map(|events| events.exprs())
             .for_each(|expr| self.eval(expr, &names));
     }
 }

@@ -59,14 +59,12 @@ pub(crate) struct State {
     pub locators: VecDeque<Locator>,
     /// Notes and tasks that no contact has yet (Twenty), by id.
     pub drafts: BTreeMap<String, serde_json::Value>,
-    /// Links in other systems, by contact (Web1on1).
-    pub links: BTreeMap<u64, Vec<serde_json::Value>>,
     /// How many subscriptions there were, the operator's included.
     hooks_made: u64,
     wake: Arc<Notify>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserRecord {
     pub revision: u32,
     pub active: bool,
@@ -101,7 +99,7 @@ enum Lag {
 
 impl Account {
     pub(crate) fn new(seed: u64, options: AccountOptions) -> Arc<Account> {
-        let seed = Rng::account_seed(seed, &options.name);
+        let seed = Rng::account_seed(seed, options.like.as_deref().unwrap_or(&options.name));
         let vendor = options.profile.vendor();
         let mut knobs = Knobs {
             // The limits of the other profiles are their vendors'.
@@ -128,7 +126,6 @@ impl Account {
             sessions: BTreeMap::new(),
             locators: VecDeque::new(),
             drafts: BTreeMap::new(),
-            links: BTreeMap::new(),
             hooks_made: 1,
             wake: wake.clone(),
         };
@@ -257,7 +254,7 @@ impl State {
             .filter(|viewer| viewer.account == self.account)
             .map(|viewer| viewer.user);
         let Some(token) = token else { return false };
-        let now = clock::now_ms();
+        let now = clock::now_ms().saturating_add_unsigned(self.knobs.access_age_ms);
         self.viewer.is_some()
             || self.tokens.iter().any(|valid| valid == token)
             || self.sessions.get(token).is_some_and(|&until| now < until)
@@ -356,6 +353,7 @@ impl Transaction {
                     now,
                     skew,
                     news_at_once: false,
+                    by_api: false,
                 };
             }
             Lag::Until(due) => due,
@@ -368,6 +366,7 @@ impl Transaction {
             now,
             skew,
             news_at_once: false,
+            by_api: false,
         }
     }
 }

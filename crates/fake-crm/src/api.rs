@@ -23,6 +23,8 @@ pub enum Op {
     Deleted,
     #[serde(rename = "contacts.ids")]
     Ids,
+    #[serde(rename = "contacts.find")]
+    Find,
     #[serde(rename = "users")]
     Users,
     #[serde(rename = "companies")]
@@ -63,6 +65,7 @@ impl Op {
             Op::Batch => "contacts.batch",
             Op::Deleted => "contacts.deleted",
             Op::Ids => "contacts.ids",
+            Op::Find => "contacts.find",
             Op::Users => "users",
             Op::Companies => "companies",
             Op::Tickets => "contact.tickets",

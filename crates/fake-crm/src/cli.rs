@@ -33,6 +33,10 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub contacts: usize,
 
+    /// Makes the people of an account of that name: two fakes, of a DMS and of Web1on1, that know the same ones.
+    #[arg(long, value_name = "NAME")]
+    pub like: Option<String>,
+
     /// The same seed makes the same contacts.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -103,6 +107,7 @@ fn options(cli: &Cli) -> anyhow::Result<Options> {
         accounts.push(AccountOptions {
             name: name.clone(),
             profile: cli.profile,
+            like: cli.like.clone(),
             // A call finds its account by its token, so the further ones have one of their own.
             token: if cli.profile == Profile::House || accounts.is_empty() {
                 cli.token.clone()

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::data::{Fields, UserFields};
 use crate::history::Edit;
 use crate::knobs::Knobs;
+use crate::updates::UpdateContact;
 use crate::webhooks::Webhook;
 
 /// One action on one account. As JSON the action is a key beside the account, and there is exactly one:
@@ -42,6 +43,9 @@ pub enum Action {
     Tokens(Vec<String>),
     /// The account's subscription; null ends it.
     Webhook(Option<Webhook>),
+    /// Whom the account tells of its contacts by `/updatecontact`; null ends it.
+    #[serde(rename = "updatecontact")]
+    UpdateContact(Option<UpdateContact>),
     Users(Users),
     /// Counters back to zero.
     Reset {},
@@ -283,6 +287,10 @@ impl Control {
         Control::new(account, Action::Webhook(webhook))
     }
 
+    pub fn update_contact(account: &str, update: Option<UpdateContact>) -> Control {
+        Control::new(account, Action::UpdateContact(update))
+    }
+
     pub fn users(account: &str, users: Users) -> Control {
         Control::new(account, Action::Users(users))
     }
@@ -307,6 +315,7 @@ impl fmt::Debug for Action {
             Action::Commit {} => f.write_str("Commit"),
             Action::Tokens(tokens) => write!(f, "Tokens({} hidden)", tokens.len()),
             Action::Webhook(webhook) => webhook.fmt(f),
+            Action::UpdateContact(update) => update.fmt(f),
             Action::Users(users) => users.fmt(f),
             Action::Reset {} => f.write_str("Reset"),
         }
@@ -370,6 +379,7 @@ mod tests {
             json!({"account": "demo", "webhook": null}),
             json!({"account": "demo", "tokens": ["a", "b"]}),
             json!({"account": "demo", "set": {"slow_ms": 5}}),
+            json!({"account": "demo", "updatecontact": null}),
         ] {
             let read: Control = serde_json::from_value(control.clone()).expect("control");
             assert_eq!(serde_json::to_value(&read).expect("json"), control);
@@ -396,9 +406,17 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         let shown = format!(
-            "{:?} {:?}",
+            "{:?} {:?} {:?}",
             Control::tokens("demo", &["hush"]),
-            Control::webhook("demo", Some(Webhook::new("http://h/", "hush")))
+            Control::webhook("demo", Some(Webhook::new("http://h/", "hush"))),
+            Control::update_contact(
+                "demo",
+                Some(UpdateContact {
+                    secret: Some("hush".into()),
+                    token: Some("hush".into()),
+                    ..UpdateContact::new("http://h/", "o")
+                })
+            )
         );
         assert!(!shown.contains("hush"), "{shown}");
     }

@@ -6,6 +6,7 @@
 mod words;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use self::words::{COMPANY_NAMES, FIRST_NAMES, JOB_TITLES, LAST_NAMES, SUBJECTS};
 use crate::rng::{Purpose, Rng};
@@ -29,6 +30,29 @@ pub struct Row {
     pub merged_ids: Vec<String>,
     /// Grows with each edit of the account; the newest version of a contact has the largest one.
     pub version: u64,
+    /// Where the contact's conversation in Web1on1 is, as a DMS keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web1on1: Option<Web1on1Link>,
+    /// Links in other systems, as Web1on1 keeps them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Value>,
+}
+
+/// The place that a contact of a DMS has for the same person in Web1on1. All of it empty is as if it were not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Web1on1Link {
+    pub url: Option<String>,
+    /// Web1on1's ids.
+    pub conversation: Option<String>,
+    pub organization: Option<String>,
+    pub label: Option<String>,
+}
+
+impl Web1on1Link {
+    pub fn is_empty(&self) -> bool {
+        *self == Web1on1Link::default()
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +85,10 @@ pub struct Fields {
     pub address: Option<Address>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub website: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web1on1: Option<Web1on1Link>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<Vec<Value>>,
 }
 
 impl Fields {
@@ -75,6 +103,8 @@ impl Fields {
             phones: Some(Vec::new()),
             address: Some(Address::default()),
             website: Some(String::new()),
+            web1on1: None,
+            links: None,
         }
     }
 
@@ -83,7 +113,7 @@ impl Fields {
             ($($field:ident),*) => { $( if newer.$field.is_some() { self.$field = newer.$field.clone(); } )* };
         }
         take!(
-            first_name, last_name, company, job_title, emails, phones, address, website
+            first_name, last_name, company, job_title, emails, phones, address, website, web1on1, links
         );
     }
 

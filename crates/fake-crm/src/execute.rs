@@ -6,7 +6,7 @@ use crate::account::{Account, State, UserRecord};
 use crate::clock;
 use crate::control::{Action, Change, Create, Done, Merge, Refusal, Users};
 use crate::state::{More, Record};
-use crate::webhooks::EventKind;
+use crate::webhooks::{EventKind, News};
 
 pub(crate) fn execute(account: &Arc<Account>, action: Action) -> Result<Done, Refusal> {
     let done = {
@@ -74,6 +74,9 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
                 webhook.check().map_err(Refusal::bad)?;
             }
             state.outbox.subscribe(webhook, state.profile.vendor().greets());
+        }
+        Action::UpdateContact(update) => {
+            crate::updates::subscribe(state, update.as_ref()).map_err(Refusal::bad)?;
         }
         Action::Users(users) => change_users(state, &users)?,
         Action::Reset {} => {
@@ -177,8 +180,35 @@ fn change_users(state: &mut State, users: &Users) -> Result<(), Refusal> {
     change(&users.activate, |user| user.active = true)?;
     change(&users.delete, |user| user.deleted = true)?;
     changed.resize(changed.len() + users.add, UserRecord::new());
-    state.users = changed;
+    let before = std::mem::replace(&mut state.users, changed);
+    if state.profile.vendor().tells_of_users() {
+        let news = users_news(state, &before);
+        state.publish(news);
+    }
     Ok(())
+}
+
+/// What is to be told of users: who is new and who is another. A deletion is told of nowhere.
+fn users_news(state: &State, before: &[UserRecord]) -> Vec<News> {
+    let at = state.crm_now();
+    let now = (1..).zip(&state.users).filter(|(_, user)| !user.deleted);
+    let told = now.filter_map(|(ordinal, user)| {
+        let kind = match before.get(ordinal - 1) {
+            None => EventKind::Created,
+            Some(before) if before != user => EventKind::Updated,
+            Some(_) => return None,
+        };
+        Some(News {
+            kind,
+            id: ordinal as u64,
+            merged_into: None,
+            at,
+            by_api: false,
+            user: true,
+            record: None,
+        })
+    });
+    told.collect()
 }
 
 fn existing_user<'a>(users: &'a mut [UserRecord], id: &str) -> Result<&'a mut UserRecord, Refusal> {

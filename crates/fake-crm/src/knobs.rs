@@ -68,6 +68,10 @@ pub struct Knobs {
     pub instance_url: Option<String>,
     /// Access tokens that the account's own token endpoint makes live this long.
     pub access_life_ms: u64,
+    /// Such tokens are older by this than they are.
+    pub access_age_ms: u64,
+    /// A token that is no longer good is answered 403 in place of 401 (Web1on1, whose sources differ).
+    pub expired_403: bool,
     /// Calls at the same time; one more is answered 429. None: no bound.
     pub concurrency: Option<u32>,
     /// Sent as `Retry-After` instead of the true seconds; may be absurd, must be a legal header value.
@@ -123,6 +127,8 @@ impl Default for Knobs {
             token_life_ms: 7 * 24 * 3600 * 1000,
             instance_url: None,
             access_life_ms: 3_600_000,
+            access_age_ms: 0,
+            expired_403: false,
             concurrency: None,
             retry_after: None,
             errors_as_200: false,

@@ -10,6 +10,7 @@ mod execute;
 mod history;
 mod knobs;
 mod limits;
+mod needles;
 mod oauth;
 mod profile;
 mod rng;
@@ -17,6 +18,7 @@ mod select;
 mod server;
 mod state;
 mod stats;
+mod updates;
 mod vendors;
 mod webhooks;
 mod wire;
@@ -34,13 +36,14 @@ use crate::account::Account;
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
 pub use crate::control::{Action, Change, Control, ControlReply, Create, Done, Merge, Refusal, RefusalCode, Users};
-pub use crate::data::{Address, Fields, Row, Ticket, User, UserFields, owner};
+pub use crate::data::{Address, Fields, Row, Ticket, User, UserFields, Web1on1Link, owner};
 pub use crate::history::{Edit, NEVER};
 pub use crate::knobs::{BadRateLimit, EditsPerPage, EndlessCursor, Knobs, RateLimit};
 pub use crate::limits::LimitStats;
 pub use crate::oauth::{OauthKnobs, OauthServer, OauthStats, Viewer};
 pub use crate::profile::Profile;
 pub use crate::stats::{Stats, WebhookStats, Window};
+pub use crate::updates::UpdateContact;
 pub use crate::webhooks::{SIGNATURE_HEADER, TIMESTAMP_HEADER, Webhook, signature};
 pub use crate::writes::{LoggedCall, MadeNote, MadeTicket};
 
@@ -56,6 +59,8 @@ pub struct AccountOptions {
     /// In the house's path: `/api/{name}/…`. Unique.
     pub name: String,
     pub profile: Profile,
+    /// The account whose people these are, too, as both were at the start: two systems that know the same ones.
+    pub like: Option<String>,
     pub token: String,
     pub contacts: usize,
     pub users: usize,
@@ -79,6 +84,7 @@ impl Default for AccountOptions {
         AccountOptions {
             name: "demo".to_owned(),
             profile: Profile::House,
+            like: None,
             token: "demo-token".to_owned(),
             contacts: 10_000,
             users: 12,

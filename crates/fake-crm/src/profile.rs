@@ -99,6 +99,16 @@ impl Profile {
             .user_id(ordinal.expect("a user's id is `u-` and a number"))
     }
 
+    /// The vendor's id of the conversation with the contact that the operator calls `id`.
+    pub fn conversation_id(self, id: &str) -> Option<String> {
+        self.vendor().conversation_id(id.parse().ok()?)
+    }
+
+    /// The vendor's id of the organisation whose account has this name.
+    pub fn organization_id(self, account: &str) -> String {
+        self.vendor().organization_id(account)
+    }
+
     pub(crate) fn vendor(self) -> &'static dyn Vendor {
         match self {
             Profile::House => &vendors::house::House,

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::data::{self, Fields, Row};
 use crate::history::{History, NEVER, PastEdit};
+use crate::needles::Needles;
 use crate::rng::{Purpose, Rng};
 use crate::webhooks::{EventKind, News};
 
@@ -21,10 +22,12 @@ pub(crate) struct Moment {
     pub skew: i64,
     /// The event goes out with the edit, not when the edit becomes visible.
     pub news_at_once: bool,
+    /// The edit came through the vendor's API.
+    pub by_api: bool,
 }
 
 /// The bookkeeping of one version. What it says comes from [`data::content`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub modified: i64,
     pub version: u64,
@@ -34,7 +37,7 @@ pub(crate) struct Record {
 }
 
 /// What few contacts have.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct More {
     pub fields: Fields,
     pub merged: Vec<u64>,
@@ -50,6 +53,7 @@ struct Change {
     skew: i64,
     merged_into: Option<u64>,
     news: Option<EventKind>,
+    by_api: bool,
     past: usize,
 }
 
@@ -75,6 +79,8 @@ pub(crate) struct Contacts {
     newest: HashMap<u64, Newest>,
     waiting: BTreeMap<(i64, u64), Change>,
     sequence: u64,
+    /// Made when somebody is looked for.
+    needles: Option<Needles>,
     pub history: History,
     pub rng: Rng,
 }
@@ -105,6 +111,7 @@ impl Contacts {
             newest: HashMap::new(),
             waiting: BTreeMap::new(),
             sequence: 0,
+            needles: None,
             history: History::new(seed, count, whole_seconds),
             whole_seconds,
             rng: Rng::of(seed, Purpose::Choices, 0),
@@ -213,11 +220,40 @@ impl Contacts {
             website: content.website,
             twitter: content.twitter,
             photo_url: content.photo_url,
+            web1on1: fields
+                .and_then(|fields| fields.web1on1.clone())
+                .filter(|link| !link.is_empty()),
+            links: fields.and_then(|fields| fields.links.clone()).unwrap_or_default(),
             modified_at: data::stamp_text(record.modified, whole_seconds),
             archived: record.archived,
             merged_ids: merged.iter().map(u64::to_string).collect(),
             version: record.version,
         }
+    }
+
+    /// Ids of those who may bear an e-mail address or a phone number, in one version or another: who asks compares.
+    pub(crate) fn candidates(&mut self, text: &str) -> BTreeSet<u64> {
+        let needles = match self.needles.take() {
+            Some(needles) => needles,
+            None => {
+                let seen = self.after(0);
+                let waiting = self.waiting.values();
+                let waiting = waiting.filter_map(|change| Some((change.id, change.record.as_ref()?)));
+                let mut needles = Needles::default();
+                for (id, record) in seen.chain(self.newest_after(0)).chain(waiting) {
+                    needles.add(id, &self.content(id, record));
+                }
+                needles
+            }
+        };
+        let found = needles.of(text);
+        self.needles = Some(needles);
+        found
+    }
+
+    fn content(&self, id: u64, record: &Record) -> data::Content {
+        let fields = record.more.as_ref().map(|more| &more.fields);
+        data::content(self.seed, id, record.revision, fields)
     }
 
     // ---- the truth, for tests
@@ -373,6 +409,10 @@ impl Contacts {
             record.version = version;
             record.modified = at.modified;
         }
+        if let (Some(mut needles), Some(record)) = (self.needles.take(), &record) {
+            needles.add(id, &self.content(id, record));
+            self.needles = Some(needles);
+        }
         let deleted = record.is_none();
         let past = self.history.add(PastEdit {
             id,
@@ -389,6 +429,7 @@ impl Contacts {
             skew: at.skew,
             merged_into,
             news: Some(kind),
+            by_api: at.by_api,
             past,
         };
         if at.news_at_once {
@@ -450,6 +491,9 @@ impl Change {
             id: self.id,
             merged_into: self.merged_into,
             at: self.modified,
+            by_api: self.by_api,
+            user: false,
+            record: self.record.clone(),
         })
     }
 }

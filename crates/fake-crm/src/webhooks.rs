@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::rng::Rng;
+use crate::state::Record;
 use crate::stats::WebhookStats;
 use crate::vendors::Vendor;
 
@@ -46,6 +47,11 @@ pub struct Webhook {
     /// Events that wait are sent in random order.
     #[serde(default)]
     pub shuffle: bool,
+    /// Every n-th event is sent `late_ms` after its time, behind those that were made later; 0: none.
+    #[serde(default)]
+    pub late_every: u64,
+    #[serde(default)]
+    pub late_ms: u64,
     /// Events leave with the edit, before a late or held edit can be read.
     #[serde(default)]
     pub early: bool,
@@ -92,6 +98,8 @@ impl Webhook {
             drop_every: 0,
             duplicate_every: 0,
             shuffle: false,
+            late_every: 0,
+            late_ms: 0,
             early: false,
             parallel: one(),
             attempts: four(),
@@ -162,6 +170,12 @@ pub(crate) struct News {
     pub id: u64,
     pub merged_into: Option<u64>,
     pub at: i64,
+    /// It came through the vendor's API.
+    pub by_api: bool,
+    /// It is about a user, whose ordinal the id is.
+    pub user: bool,
+    /// What it made of a contact.
+    pub record: Option<Record>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -180,6 +194,12 @@ pub(crate) struct Event {
     pub contact: u64,
     #[serde(skip)]
     pub into: Option<u64>,
+    #[serde(skip)]
+    pub by_api: bool,
+    #[serde(skip)]
+    pub user: bool,
+    #[serde(skip)]
+    pub record: Option<Record>,
 }
 
 /// Who is told of events.
@@ -222,6 +242,8 @@ pub(crate) enum Greeting {
 
 /// The id of the subscription that the operator makes.
 pub(crate) const BY_HAND: &str = "1";
+/// Of a bridge that is told by `/updatecontact`.
+pub(crate) const UPDATES: &str = "updatecontact";
 
 /// Events on their way out.
 #[derive(Default)]
@@ -243,6 +265,31 @@ pub(crate) struct Delivery {
     attempt: u32,
 }
 
+impl Delivery {
+    /// A call of `/updatecontact` is no webhook of the vendor's, and knows none of its bounds.
+    fn is_the_vendors(&self) -> bool {
+        self.id != UPDATES
+    }
+
+    fn attempts(&self, vendor: &dyn Vendor) -> u32 {
+        let bound = if self.is_the_vendors() {
+            vendor.hook_attempts()
+        } else {
+            u32::MAX
+        };
+        self.webhook.attempts.min(bound)
+    }
+
+    fn timeout_ms(&self, vendor: &dyn Vendor) -> u64 {
+        let bound = if self.is_the_vendors() {
+            vendor.hook_timeout_ms()
+        } else {
+            u64::MAX
+        };
+        self.webhook.timeout_ms.min(bound)
+    }
+}
+
 impl Outbox {
     pub(crate) fn has_subscribers(&self) -> bool {
         !self.subscriptions.is_empty()
@@ -253,9 +300,20 @@ impl Outbox {
     }
 
     pub(crate) fn add(&mut self, account: &str, news: Vec<News>, rng: &mut Rng) {
+        self.add_to(|_| true, account, news, rng);
+    }
+
+    /// For one subscription alone.
+    pub(crate) fn add_for(&mut self, id: &str, account: &str, news: Vec<News>, rng: &mut Rng) {
+        self.add_to(|known| known == id, account, news, rng);
+    }
+
+    fn add_to(&mut self, whom: impl Fn(&str) -> bool, account: &str, news: Vec<News>, rng: &mut Rng) {
         let now = clock::now_ms();
-        let live = |known: &&mut Subscription| known.webhook.enabled && known.until.is_none_or(|until| now < until);
-        let mut live: Vec<_> = self.subscriptions.values_mut().filter(live).collect();
+        let live = |(id, known): &(&String, &mut Subscription)| {
+            whom(id) && known.webhook.enabled && known.until.is_none_or(|until| now < until)
+        };
+        let mut live: Vec<_> = self.subscriptions.iter_mut().filter(live).collect();
         if live.is_empty() {
             return;
         }
@@ -264,8 +322,8 @@ impl Outbox {
             let mut event: Option<Event> = None;
             let wanted = live
                 .iter_mut()
-                .filter(|known| known.kinds.is_empty() || known.kinds.contains(&news.kind));
-            for subscription in wanted {
+                .filter(|(_, known)| known.kinds.is_empty() || (known.kinds.contains(&news.kind) && !news.user));
+            for (id, subscription) in wanted {
                 let event = event.get_or_insert_with(|| {
                     self.made += 1;
                     news.event(account, self.made)
@@ -280,11 +338,25 @@ impl Outbox {
                     subscription.waiting.push_back(event.clone());
                     self.stats.waiting += 1;
                 }
-                subscription.waiting.push_back(event.clone());
                 self.stats.waiting += 1;
+                let webhook = &subscription.webhook;
+                // A subscriber that was not greeted yet is told nothing.
+                if every(webhook.late_every, self.made) && subscription.greeting == Greeting::Done {
+                    self.sequence += 1;
+                    let due = Instant::now() + Duration::from_millis(webhook.late_ms);
+                    let late = Delivery {
+                        id: id.to_string(),
+                        webhook: webhook.clone(),
+                        events: vec![event.clone()],
+                        attempt: 1,
+                    };
+                    self.retries.insert((due, self.sequence), late);
+                } else {
+                    subscription.waiting.push_back(event.clone());
+                }
             }
         }
-        for subscription in live.into_iter().filter(|known| known.webhook.shuffle) {
+        for (_, subscription) in live.into_iter().filter(|(_, known)| known.webhook.shuffle) {
             rng.shuffle(subscription.waiting.make_contiguous());
         }
     }
@@ -322,6 +394,13 @@ impl Outbox {
             waiting: self.stats.waiting,
             ..WebhookStats::default()
         };
+    }
+
+    /// There is nothing to be sent any more.
+    fn pass_over(&mut self, delivery: &Delivery) {
+        let events = delivery.events.len() as u64;
+        self.stats.dropped += events;
+        self.stats.waiting -= events;
     }
 
     fn next(&mut self, now: Instant, most: usize, one_kind: bool) -> Option<Delivery> {
@@ -385,8 +464,8 @@ impl Outbox {
             self.stats.delivered += events;
             self.stats.waiting -= events;
         } else if ends
-            || delivery.attempt >= delivery.webhook.attempts.min(vendor.hook_attempts())
-            || result.is_ok_and(|status| !vendor.hook_retries(status))
+            || delivery.attempt >= delivery.attempts(vendor)
+            || result.is_ok_and(|status| delivery.is_the_vendors() && !vendor.hook_retries(status))
         {
             self.stats.given_up += events;
             self.stats.waiting -= events;
@@ -418,6 +497,9 @@ impl News {
             number,
             contact: self.id,
             into: self.merged_into,
+            by_api: self.by_api,
+            user: self.user,
+            record: self.record.clone(),
         }
     }
 }

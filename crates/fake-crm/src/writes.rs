@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::State;
 use crate::api::{ApiError, bad, invalid, no_contact};
 use crate::data::{self, Fields, Row, Ticket};
+use crate::state::Moment;
 use crate::webhooks::EventKind;
 
 /// A ticket that was made through the API.
@@ -117,10 +118,17 @@ pub(crate) fn read_contact(state: &mut State, body: &[u8]) -> Result<Row, ApiErr
     Ok(state.contacts.row(id, record, state.knobs.whole_second_stamps))
 }
 
+fn moment(state: &mut State) -> Moment {
+    let transaction = state.begin(false, None, false);
+    Moment {
+        by_api: true,
+        ..state.moment(&transaction)
+    }
+}
+
 /// Makes a contact and returns its id. What is not given is generated.
 pub(crate) fn contact(state: &mut State, fields: &Fields) -> u64 {
-    let transaction = state.begin(false, None, false);
-    let at = state.moment(&transaction);
+    let at = moment(state);
     let mut news = Vec::new();
     let id = state.contacts.create(Some(fields), at, &mut news);
     state.publish(news);
@@ -130,8 +138,7 @@ pub(crate) fn contact(state: &mut State, fields: &Fields) -> u64 {
 
 /// A change through the API. False when there is no such contact.
 pub(crate) fn change(state: &mut State, id: u64, fields: &Fields) -> bool {
-    let transaction = state.begin(false, None, false);
-    let at = state.moment(&transaction);
+    let at = moment(state);
     let mut news = Vec::new();
     let done = state.contacts.update(id, at, EventKind::Updated, &mut news, |record| {
         record.more.get_or_insert_default().fields.lay_over(fields);

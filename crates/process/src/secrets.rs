@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -69,6 +71,22 @@ impl fmt::Debug for Secrets {
     }
 }
 
+/// Whether `given` is the secret, compared in constant time.
+pub fn same(given: &str, secret: &SecretString) -> bool {
+    hash(given).ct_eq(&hash(secret.expose_secret())).into()
+}
+
+/// Whether `signature`, in hex, is the HMAC-SHA256 of `raw` under the secret.
+pub fn signs(signature: &str, raw: &[u8], secret: &SecretString) -> bool {
+    let (Ok(mac), Ok(given)) = (
+        Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()),
+        hex::decode(signature),
+    ) else {
+        return false;
+    };
+    mac.chain_update(raw).verify_slice(&given).is_ok()
+}
+
 /// `sha256:…` of a secret, for the settings; refuses what would not be taken there.
 pub fn hashed(secret: &str) -> Result<String, NoSecret> {
     if secret.starts_with(HASHED) {
@@ -124,6 +142,19 @@ mod tests {
             assert!(!secrets.admit(other), "{other}");
         }
         assert!(!Secrets::default().admit(""), "no secret admits nobody");
+    }
+
+    #[test]
+    fn a_secret_that_is_kept_whole_is_compared_and_signs() {
+        let secret = SecretString::from(OLD);
+        assert!(same(OLD, &secret) && !same(NEW, &secret) && !same("", &secret));
+        // printf %s '{"id":1}' | openssl dgst -sha256 -hmac the-old-secret-of-the-bridge
+        let signature = "728739157bcc36fbe5871344bc5846e27859506c7cd8fcd35bc4fcf13845f12f";
+        assert!(signs(signature, br#"{"id":1}"#, &secret) && signs(&signature.to_uppercase(), br#"{"id":1}"#, &secret));
+        assert!(
+            !signs(signature, br#"{"id":2}"#, &secret) && !signs(signature, br#"{"id":1}"#, &SecretString::from(NEW))
+        );
+        assert!(!signs("", b"", &secret) && !signs("zz", b"", &secret));
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Front {
             connector: "model".to_owned(),
             budget: name.to_owned(),
             user_budget: None,
+            dealer: None,
             created: now,
             learned: BTreeMap::new(),
             route: None,

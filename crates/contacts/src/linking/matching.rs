@@ -40,7 +40,11 @@ pub fn needles(update: &Update, e164: Option<&str>) -> Vec<Needle> {
 
 /// The needles of a record, each once: its addresses and its numbers, these also in their one form. `e164` gives it.
 pub fn needles_of(emails: &[String], phones: &[String], e164: impl Fn(&str) -> Option<String>) -> Vec<Needle> {
-    let mut all: Vec<Needle> = emails.iter().filter_map(|text| email(text)).map(Needle::Email).collect();
+    let mut all: Vec<Needle> = emails
+        .iter()
+        .filter_map(|text| email(text))
+        .map(Needle::Email)
+        .collect();
     for phone in phones {
         let update = Update {
             id: String::new(),

@@ -93,7 +93,12 @@ mod tests {
 
     #[test]
     fn what_was_stored_is_read_again_and_keys_tell_what_it_is_about() {
-        let update = Update::read(json!({"id": "7", "organization": "o", "email": "a@b"}).to_string().as_bytes()).unwrap();
+        let update = Update::read(
+            json!({"id": "7", "organization": "o", "email": "a@b"})
+                .to_string()
+                .as_bytes(),
+        )
+        .unwrap();
         let payloads = [
             Payload::Update {
                 update,

@@ -53,6 +53,12 @@ const LONGEST_EMAIL: usize = 254;
 const LONGEST_PHONE: usize = 40;
 
 impl Update {
+    /// The dealer that a body names, whatever else is wrong with it: who sent it is to be proven first.
+    pub fn organization(body: &[u8]) -> Result<String, BadUpdate> {
+        let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| BadUpdate::NotAnObject)?;
+        identifier(&body, "organization")
+    }
+
     /// Of an e-mail address and a phone number, what can be looked for counts: a DMS is full of `n/a`, and such a contact
     /// is still found by the other one.
     pub fn read(body: &[u8]) -> Result<Update, BadUpdate> {

@@ -30,6 +30,8 @@ pub struct Linked {
     pub links: Option<Vec<Json>>,
     /// What stands in that place.
     pub url: Option<String>,
+    /// What `[link.map] record` keeps for the next write; null without it.
+    pub record: Json,
 }
 
 /// Personal data stays out of logs.
@@ -40,7 +42,7 @@ impl std::fmt::Debug for Linked {
 }
 
 /// What a record is given: `link`, for expressions.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Default, PartialEq, Serialize)]
 pub struct LinkTo {
     /// The record's own id.
     pub id: String,
@@ -57,6 +59,22 @@ pub struct LinkTo {
     pub icon: Option<String>,
     /// All links of the record, as they are to stand.
     pub links: Vec<Json>,
+    /// Absent: the record keeps its own, as with the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// [`Linked::record`], as it was read.
+    pub record: Json,
+}
+
+/// Personal data stays out of logs.
+impl std::fmt::Debug for LinkTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LinkTo").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 #[derive(Serialize)]
@@ -118,6 +136,10 @@ impl Client {
         let link = self.link()?;
         let names = [("link", value_of(&Read { id, organization }))];
         let answer = self.call(call(&link.read.request, Tests::default(), &names)).await?;
+        let is_missing = |expr: &Expr| expr.is_true(&answer.scope).map_err(CrmError::expression);
+        if answer.judged == Judged::Empty || link.read.missing.as_ref().map_or(Ok(false), is_missing)? {
+            return Err(CrmError::new(ErrorKind::Missing, "the CRM does not have the record"));
+        }
         let item = link.read.item.eval(&answer.scope).map_err(CrmError::expression)?;
         let linked = self.linked(link, &item)?;
         if linked.id != id {
@@ -127,7 +149,8 @@ impl Client {
         Ok(linked)
     }
 
-    /// Gives a record its link. It says how things are to stand, so once more does no harm.
+    /// Gives a record its link, and what of the person is to be written. It says how things are to stand, so once more does
+    /// no harm. `Missing`: the record is not there.
     pub async fn write_link(&self, to: &LinkTo) -> CrmResult<()> {
         let link = self.link()?;
         let names = [("link", value_of(to))];
@@ -172,6 +195,10 @@ impl Client {
             phones: texts(&map.phones)?,
             links,
             url: text(&map.url)?,
+            record: match &map.record {
+                None => Json::Null,
+                Some(expr) => to_json(&expr.eval(&names).map_err(CrmError::expression)?),
+            },
         })
     }
 }

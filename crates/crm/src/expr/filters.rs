@@ -9,8 +9,8 @@ pub(crate) const LONGEST_LIST: usize = 10_000;
 const LONGEST_TEXT: usize = 1 << 20;
 
 pub(super) const FILTERS: &[&str] = &[
-    "compact", "first", "flatten", "int", "join", "label", "last", "lower", "map", "odata", "replace", "soql", "split",
-    "string", "trim", "unique", "upper", "wrap",
+    "compact", "digits", "first", "flatten", "int", "join", "label", "last", "lower", "map", "odata", "put", "replace",
+    "soql", "split", "string", "trim", "unique", "upper", "wrap",
 ];
 
 pub(super) const TESTS: &[&str] = &[
@@ -26,6 +26,7 @@ pub(super) const TESTS: &[&str] = &[
 
 pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_filter("compact", compact);
+    environment.add_filter("digits", digits);
     environment.add_filter("first", |list: Value| edge(&list, false));
     environment.add_filter("flatten", flatten);
     environment.add_filter("int", int);
@@ -35,6 +36,7 @@ pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_filter("lower", |value: Value| scalar(&value).to_lowercase());
     environment.add_filter("map", map);
     environment.add_filter("odata", |value: Value| quoted(&value, "''"));
+    environment.add_filter("put", put);
     environment.add_filter("replace", replace);
     environment.add_filter("soql", |value: Value| quoted(&value, "\\'"));
     environment.add_filter("split", split);
@@ -85,7 +87,8 @@ fn items(value: &Value) -> Result<Vec<Value>, Error> {
     if is_empty(value) {
         return Ok(Vec::new());
     }
-    if value.kind() != ValueKind::Seq {
+    // A slice of a list is an iterable.
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
         return Ok(vec![value.clone()]);
     }
     if value.len().is_some_and(|length| length > LONGEST_LIST) {
@@ -102,6 +105,11 @@ fn compact(value: Value) -> Result<Vec<Value>, Error> {
     let mut list = items(&value)?;
     list.retain(|item| !is_empty(item));
     Ok(list)
+}
+
+/// A phone number as it is dialled, without what people write between the digits.
+fn digits(value: Value) -> String {
+    scalar(&value).chars().filter(char::is_ascii_digit).collect()
 }
 
 fn flatten(value: Value) -> Result<Vec<Value>, Error> {
@@ -160,10 +168,14 @@ fn label(value: Value) -> Result<Value, Error> {
     Ok(items(&value)?.into_iter().nth(1).unwrap_or(Value::UNDEFINED))
 }
 
+/// Without a separator: into its characters.
 fn split(value: Value, separator: String) -> Vec<String> {
     let text = scalar(&value);
-    if text.is_empty() || separator.is_empty() {
-        return if text.is_empty() { Vec::new() } else { vec![text] };
+    if text.is_empty() {
+        return Vec::new();
+    }
+    if separator.is_empty() {
+        return text.chars().take(LONGEST_LIST).map(String::from).collect();
     }
     text.split(&separator)
         .take(LONGEST_LIST)
@@ -207,6 +219,32 @@ fn wrap(value: Value, key: String) -> Result<Vec<Value>, Error> {
         .into_iter()
         .map(|item| Value::from_pairs([(Value::from(key.as_str()), item)]))
         .collect())
+}
+
+/// `record|put(email='a@b')`: the object with these keys put over its own. What is undefined puts nothing; nothing is an empty
+/// object.
+fn put(value: Value, over: Kwargs) -> Result<Value, Error> {
+    let mut object = std::collections::BTreeMap::new();
+    match value.kind() {
+        ValueKind::Map => {
+            for key in value.try_iter()? {
+                let held = value.get_item(&key)?;
+                object.insert(key, held);
+            }
+        }
+        _ if is_empty(&value) => {}
+        _ => return Err(Error::new(ErrorKind::InvalidOperation, "put takes an object")),
+    }
+    for name in over.args() {
+        let new: Value = over.get(name)?;
+        if !new.is_undefined() {
+            object.insert(Value::from(name), new);
+        }
+    }
+    if object.len() > LONGEST_LIST {
+        return Err(too_long());
+    }
+    Ok(Value::from(object))
 }
 
 /// A quoted literal of SOQL (`\'`) or OData (`''`). A list becomes several, with commas between them.

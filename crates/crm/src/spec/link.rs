@@ -1,6 +1,6 @@
 //! `[link]`: how a person is found, and how a record shows where the same person is in another system.
 
-use super::{Body, Request, Vocabulary};
+use super::{Body, LinkEvents, Request, Vocabulary};
 use crate::expr::{Attributes, Expr};
 use crate::load::Table;
 
@@ -11,6 +11,7 @@ pub struct LinkSpec {
     pub read: LinkRead,
     pub write: LinkWrite,
     pub map: LinkMap,
+    pub events: Option<LinkEvents>,
 }
 
 /// `[link.find]`: one request for each kind of needle, as filters in one request are joined with "and".
@@ -26,6 +27,8 @@ pub struct LinkFind {
 pub struct LinkRead {
     pub request: Request,
     pub item: Expr,
+    /// When a good reply says that the record is not there.
+    pub missing: Option<Expr>,
 }
 
 /// `[link.write]`
@@ -48,6 +51,8 @@ pub struct LinkMap {
     pub links: Option<Expr>,
     /// The address that stands in the place for ours.
     pub url: Option<Expr>,
+    /// What a write needs of the record as it is: `link.record`.
+    pub record: Option<Expr>,
 }
 
 impl LinkSpec {
@@ -62,13 +67,21 @@ impl LinkSpec {
             .need_table("write")
             .and_then(|write| LinkWrite::read(write, vocabulary));
         let map = table.need_table("map").and_then(|map| LinkMap::read(map, vocabulary));
+        let events = table.table("events").and_then(LinkEvents::read);
         if let (Some(write), Some(map)) = (&write, &map) {
-            let writes_all = |expr: &Expr| expr.text().contains("link.links");
-            let all = matches!(&write.request.body, Body::Json(tree) if tree.any(&writes_all));
-            if all && map.links.is_none() {
+            let writes = |name: &str| {
+                let reads = |expr: &Expr| expr.text().contains(name);
+                matches!(&write.request.body, Body::Json(tree) if tree.any(&reads))
+            };
+            if writes("link.links") && map.links.is_none() {
                 // The links of others would be lost with the first write.
                 let what = "`link.write` writes all links, and `link.map` does not say which there are";
                 table.problem("map", what, Some("links = \"item.links\""));
+            }
+            if writes("link.record") && map.record.is_none() {
+                // What is written over the record as it was would stand there alone.
+                let what = "`link.write` reads `link.record`, and `link.map` does not say what that is";
+                table.problem("map", what, Some("record = \"item.profile\""));
             }
         }
         table.finish();
@@ -77,6 +90,7 @@ impl LinkSpec {
             read: read?,
             write: write?,
             map: map?,
+            events,
         })
     }
 }
@@ -109,16 +123,30 @@ impl LinkRead {
             .need_table("request")
             .and_then(|request| Request::read(request, &names));
         let item = table.need_expr("item", &vocabulary.reply());
+        let missing = table.expr("missing", &vocabulary.reply());
         table.finish();
         Some(LinkRead {
             request: request?,
             item: item?,
+            missing,
         })
     }
 }
 
 /// What `[link.write]` has in reach as `link.NAME`.
-pub(crate) const LINK_NAMES: [&str; 7] = ["id", "organization", "conversation", "url", "label", "icon", "links"];
+pub(crate) const LINK_NAMES: [&str; 11] = [
+    "id",
+    "organization",
+    "conversation",
+    "url",
+    "label",
+    "icon",
+    "links",
+    "name",
+    "email",
+    "phone",
+    "record",
+];
 
 impl LinkWrite {
     fn read(table: Table<'_, '_>, vocabulary: &Vocabulary) -> Option<LinkWrite> {
@@ -144,6 +172,7 @@ impl LinkMap {
             phones: table.expr("phones", &item),
             links: table.expr("links", &item),
             url: table.expr("url", &item),
+            record: table.expr("record", &item),
         };
         if map.emails.is_none() && map.phones.is_none() {
             // Who ignores a filter that it does not know answers with everybody.
@@ -165,6 +194,7 @@ impl LinkMap {
             &self.phones,
             &self.links,
             &self.url,
+            &self.record,
         ];
         std::iter::once(&self.id).chain(optional.into_iter().flatten())
     }

@@ -6,6 +6,7 @@ mod auth;
 mod connection;
 mod contacts;
 mod link;
+mod link_events;
 mod mapping;
 mod operations;
 mod pacing;
@@ -29,6 +30,7 @@ pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, Delta, GetMany, IdList, Lookup, Order, Pass};
 pub(crate) use link::LINK_NAMES;
 pub use link::{LinkFind, LinkMap, LinkRead, LinkSpec, LinkWrite};
+pub use link_events::LinkEvents;
 pub use mapping::Mapping;
 pub use operations::{
     Action, ActionResult, Agents, Check, Input, Interaction, InteractionMap, PRIORITIES, STATUSES, Step,

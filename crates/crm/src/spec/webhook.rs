@@ -140,6 +140,8 @@ pub struct Events {
     pub deleted: Option<Expr>,
     pub at: Option<Expr>,
     pub dedupe: Option<Expr>,
+    /// It is about a user of the CRM.
+    pub agents: Option<Expr>,
 }
 
 impl Webhook {
@@ -427,6 +429,7 @@ impl Events {
             table.expr("deleted", &event),
         );
         let (at, dedupe) = (table.expr("at", &event), table.expr("dedupe", &event));
+        let agents = table.expr("agents", &event);
         table.finish();
         Some(Events {
             each: each?,
@@ -436,6 +439,7 @@ impl Events {
             deleted,
             at,
             dedupe,
+            agents,
         })
     }
 }

@@ -12,8 +12,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use contacts::Micros;
+use contacts::linking::Needle;
 use crm::{
-    AllowHosts, Client, ClientSettings, Connector, CrmError, Deed, Http, Pacer, Page, Person, WebhookRequest, Window,
+    AllowHosts, Client, ClientSettings, Connector, CrmError, Deed, Http, LinkTo, Linked, Pacer, Page, Person,
+    WebhookRequest, Window,
 };
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
@@ -26,16 +28,20 @@ use crate::support::{client_over, listed, serve};
 #[serde(deny_unknown_fields)]
 struct Fixture {
     /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook`, `challenge`,
-    /// `subscriptions`, `subscribe`, `renew`, `reveal` or `unsubscribe`; listings are walked to their end.
+    /// `subscriptions`, `subscribe`, `renew`, `reveal`, `unsubscribe`, `find_linked`, `read_linked` or `write_link`; listings are
+    /// walked to their end.
     call: String,
     /// The type of interactions, the name of the action, or the topic of a subscription.
     #[serde(default)]
     name: String,
+    /// Of an action, or whose record is read or given a link.
     #[serde(default)]
     contact: Option<String>,
     #[serde(default)]
+    organization: Option<String>,
+    #[serde(default)]
     agent: Option<String>,
-    /// The inputs of the action.
+    /// The inputs of the action; `email` or `phone` that somebody is found by; what a record is given.
     #[serde(default)]
     data: serde_json::Map<String, Value>,
     #[serde(default)]
@@ -297,6 +303,7 @@ async fn result_of(client: &Client, fixture: &Fixture, origin: &str) -> Value {
         }
         "act" => act(client, fixture).await,
         "webhook" | "challenge" => delivered(client.connector(), fixture),
+        "find_linked" | "read_linked" | "write_link" => shown(linked(client, fixture).await),
         "subscriptions" | "subscribe" | "renew" | "reveal" | "unsubscribe" => shown(subscription(client, fixture).await),
         _ => shown(walk(client, fixture, origin).await.map(Value::from)),
     }
@@ -327,6 +334,47 @@ async fn subscription(client: &Client, fixture: &Fixture) -> Result<Value, CrmEr
         "reveal" => json!(client.subscription_secret(&hook, id).await?.expose_secret()),
         _ => json!(client.unsubscribe(&hook, id).await?),
     })
+}
+
+async fn linked(client: &Client, fixture: &Fixture) -> Result<Value, CrmError> {
+    let text = |name: &str| fixture.data.get(name).and_then(Value::as_str).map(str::to_owned);
+    let organization = fixture.organization.as_deref();
+    let id = fixture.contact.clone().unwrap_or_default();
+    let told = |linked: &Linked| {
+        json!({
+            "id": linked.id, "organization": linked.organization, "conversation": linked.conversation, "name": linked.name,
+            "emails": linked.emails, "phones": linked.phones, "links": linked.links, "url": linked.url, "record": linked.record,
+        })
+    };
+    match fixture.call.as_str() {
+        "find_linked" => {
+            let needle = match (text("email"), text("phone")) {
+                (Some(email), None) => Needle::Email(email),
+                (None, Some(phone)) => Needle::Phone(phone),
+                _ => panic!("somebody is found by an email or by a phone"),
+            };
+            let found = client.find_linked(&needle, organization).await?;
+            Ok(found.iter().map(told).collect())
+        }
+        "read_linked" => client.read_linked(&id, organization).await.map(|linked| told(&linked)),
+        _ => {
+            let links = fixture.data.get("links").and_then(Value::as_array).cloned();
+            let to = LinkTo {
+                id,
+                organization: organization.map(str::to_owned),
+                conversation: text("conversation"),
+                url: text("url"),
+                label: text("label"),
+                icon: text("icon"),
+                links: links.unwrap_or_default(),
+                name: text("name"),
+                email: text("email"),
+                phone: text("phone"),
+                record: fixture.data.get("record").cloned().unwrap_or_default(),
+            };
+            client.write_link(&to).await.map(|()| json!("written"))
+        }
+    }
 }
 
 async fn act(client: &Client, fixture: &Fixture) -> Value {
@@ -608,6 +656,7 @@ fn concerns(place: &str, fixture: &Fixture) -> bool {
         "interactions" => call == "interactions" && place.contains(&format!("[{}]", fixture.name)),
         "actions" => call == "act" && place.contains(&format!("[{}]", fixture.name)),
         "webhook" => call == "webhook",
+        "link" => matches!(call, "find_linked" | "read_linked"),
         "subscribe" => matches!(call, "subscriptions" | "subscribe" | "renew" | "reveal"),
         _ => call == "check",
     }
@@ -638,6 +687,9 @@ fn broken_in_turn(source: &str) -> Vec<(String, String)> {
         ("agents", "map"),
         ("check", "learn"),
         ("webhook", "events"),
+        ("link", "map"),
+        ("link", "find"),
+        ("link", "read"),
     ] {
         for key in expressions(whole.get(room).and_then(|table| table.get(part))) {
             breaks(

@@ -41,6 +41,11 @@ async fn the_expressions_of_the_worked_examples_give_what_they_say() {
             "yes",
         ),
         ("item.first|lower ~ item.first|upper ~ (' x '|trim)", "adaADAx"),
+        ("(item.list|first|put(v='z', id=item.nowhere)).v", "z"),
+        ("'kept' if (item.list|first|put(id=1)).v.w == 'x'", "kept"),
+        ("((item.mails ~ '12 3-4')|digits)[-3:]|split('')|join('%')", "2%3%4"),
+        ("(item.nowhere|put(id='new', v=item.nowhere)).id", "new"),
+        ("'none' if (item.city|put(v=item.nowhere)).v is not defined", "none"),
     ] {
         assert_eq!(name_of(expression, row.clone()).await, expected, "{expression}");
     }

@@ -162,6 +162,44 @@ async fn a_link_is_written_beside_those_of_others_and_once() {
 }
 
 #[tokio::test]
+async fn a_persons_fields_are_written_with_what_the_profile_held() {
+    let people = people();
+    people.lock().get_mut("60aa").unwrap()["profile"]["locale"] = json!("nb");
+    let client = web1on1(&people).await;
+    let write = async |name: Option<&str>, email: Option<&str>, phone: Option<&str>| {
+        let read = client.read_linked("60aa", Some("5c13")).await.unwrap();
+        let to = LinkTo {
+            id: read.id,
+            links: read.links.unwrap(),
+            name: name.map(str::to_owned),
+            email: email.map(str::to_owned),
+            phone: phone.map(str::to_owned),
+            record: read.record,
+            ..LinkTo::default()
+        };
+        client.write_link(&to).await.unwrap();
+        people.lock()["60aa"]["profile"].clone()
+    };
+    let mut expected = people.lock()["60aa"]["profile"].clone();
+    assert_eq!(write(None, None, None).await, expected);
+    expected["email"] = json!("new@nordlys.example");
+    assert_eq!(write(None, Some("new@nordlys.example"), None).await, expected);
+    for (name, given, family) in [
+        ("Ines de la Cruz", "Ines", "de la Cruz"),
+        ("  Ines   Berg ", "Ines", "Berg"),
+        ("Cher", "Cher", ""),
+    ] {
+        (expected["givenName"], expected["familyName"]) = (json!(given), json!(family));
+        expected["telephone"] = json!("+4722000000");
+        assert_eq!(write(Some(name), None, Some("+4722000000")).await, expected);
+        let read = client.read_linked("60aa", None).await.unwrap();
+        let once = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(read.name, Some(once), "what was written comes back as one name");
+    }
+    assert_eq!(people.lock()["60aa"]["links"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_never_written_over() {
     let client = web1on1(&people()).await;
     assert_eq!(

@@ -32,7 +32,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
     small.toml:25:1: `contacts.full.page.size` is missing (the rows of a full page)
     small.toml:25:27: unknown key `contacts.full.page.sise` (did you mean `size`?)
     small.toml:25:39: unknown key `contacts.full.page.next` (there are at_cap, cap, kind, max_pages, more, size, stop, total)
-    small.toml:29:9: unknown filter `capitalise` (there are compact, first, flatten, int, join, label, last, lower, map, odata, replace, soql, split, string, trim, unique, upper, wrap)
+    small.toml:29:9: unknown filter `capitalise` (there are compact, digits, first, flatten, int, join, label, last, lower, map, odata, put, replace, soql, split, string, trim, unique, upper, wrap)
     small.toml:30:1: unknown key `contacts.map.phone` (did you mean `phones`?)
     "#);
 }

@@ -10,6 +10,7 @@ mod fixtures;
 mod identity;
 mod language;
 mod linking;
+mod linking_fakes;
 mod load;
 mod oauth;
 mod odoo_live;

@@ -9,6 +9,7 @@ fn at(now: i64, lag: i64) -> Moment {
         now,
         skew: 0,
         news_at_once: false,
+        by_api: false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The fake's own API: everything a bridge needs, in the plainest form, and every trap behind a knob.
 
+mod people;
+
 use std::collections::BTreeSet;
 
 use axum::extract::Query;
@@ -37,6 +39,9 @@ impl Vendor for House {
             ("POST", ["contacts", "batch"]) => Op::Batch,
             ("GET", ["contacts", "deleted"]) => Op::Deleted,
             ("GET", ["contacts", "ids"]) => Op::Ids,
+            ("GET", ["contacts", "find"]) => Op::Find,
+            ("GET", ["contacts", _]) => Op::Batch,
+            ("PATCH", ["contacts", _]) => Op::UpdateContact,
             ("GET", ["users"]) => Op::Users,
             ("GET", ["contacts", _, "tickets"]) => Op::Tickets,
             ("POST", ["contacts"]) => Op::CreateContact,
@@ -54,7 +59,10 @@ impl Vendor for House {
             Op::Check => json(&me(state)),
             Op::List => json(&list(state, &query(uri)?)?),
             Op::Changes => json(&changes(state, &query(uri)?)?),
+            Op::Find => json(&people::find(state, &query(uri)?)?),
+            Op::Batch if request.method == http::Method::GET => json(&people::one(state, contact)?),
             Op::Batch => json(&batch(state, body)?),
+            Op::UpdateContact => json(&people::change(state, contact, body)?),
             Op::Deleted => json(&deleted(state, &query(uri)?)?),
             Op::Ids => json(&ids(state, &query(uri)?)?),
             Op::Users => json(&users(state, &query(uri)?)?),
@@ -64,7 +72,7 @@ impl Vendor for House {
             Op::CreateCall => json(&writes::read_call(state, contact, body)?),
             _ => return Err(ApiError::new(404, "not_found", "no such operation")),
         };
-        let status = if op.is_write() {
+        let status = if op.is_write() && op != Op::UpdateContact {
             StatusCode::CREATED
         } else {
             StatusCode::OK

@@ -129,6 +129,22 @@ pub(crate) trait Vendor: Send + Sync {
         true
     }
 
+    /// Whether its webhooks tell of users, too.
+    fn tells_of_users(&self) -> bool {
+        false
+    }
+
+    /// The id of a contact's conversation, where the vendor has that.
+    fn conversation_id(&self, contact: u64) -> Option<String> {
+        let _ = contact;
+        None
+    }
+
+    /// How the vendor calls an account.
+    fn organization_id(&self, account: &str) -> String {
+        account.to_owned()
+    }
+
     /// A new subscriber is greeted before anything is told to it.
     fn greets(&self) -> bool {
         false

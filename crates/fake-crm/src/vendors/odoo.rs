@@ -105,6 +105,7 @@ impl Call {
             ("res.partner", "search_read") if self.domain().iter().any(|leaf| leaf[0] == "id" && leaf[1] == "in") => {
                 Op::Batch
             }
+            ("res.partner", "search_read") if says("email") || says("phone") => Op::Find,
             ("res.partner", "search_read") => Op::List,
             ("res.partner", "read") => Op::Batch,
             ("res.partner", "create") => Op::CreateContact,
@@ -215,12 +216,16 @@ impl Vendor for Odoo {
                     &fields,
                 )?
             }
-            Op::List | Op::Changes | Op::Batch => {
+            Op::List | Op::Changes | Op::Find | Op::Batch => {
                 let fields = fields(match call.args.get(1) {
                     Some(fields) if !call.json2 => fields,
                     _ => &call.named["fields"],
                 });
-                reading::partners(state, &call, &reading::selection(&call)?, &fields)?
+                let selection = reading::selection(&call)?;
+                match op {
+                    Op::Find => reading::found(state, &call, selection, &fields)?,
+                    _ => reading::partners(state, &call, &selection, &fields)?,
+                }
             }
             Op::Tickets => reading::tickets(state, &call)?,
             Op::CreateContact => writing::create(state, &call)?,

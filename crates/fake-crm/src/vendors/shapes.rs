@@ -54,6 +54,16 @@ impl Person {
             .filter(|text| !text.is_empty())
     }
 
+    /// The first address that says something.
+    pub(crate) fn any_email(&self) -> Option<&str> {
+        first(&self.row.emails)
+    }
+
+    /// The first number that says something.
+    pub(crate) fn any_phone(&self) -> Option<&str> {
+        first(&self.row.phones)
+    }
+
     pub(crate) fn phone(&self, at: usize) -> Option<&str> {
         self.row
             .phones
@@ -61,6 +71,10 @@ impl Person {
             .map(String::as_str)
             .filter(|text| !text.is_empty())
     }
+}
+
+fn first(texts: &[String]) -> Option<&str> {
+    texts.iter().map(|text| text.trim()).find(|text| !text.is_empty())
 }
 
 /// The contacts on one page, and whether there are more.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Delivery;
 use crate::account::Account;
 use crate::clock;
+use crate::updates;
 use crate::vendors::{Hook, Outgoing};
 
 /// Sends the events of one account until nobody holds the account any more.
@@ -37,20 +38,19 @@ pub(crate) async fn dispatch(account: Weak<Account>) {
                     attempt: delivery.attempt,
                     now_ms: clock::now_ms(),
                 };
-                let outgoing = if delivery.events.is_empty() {
+                let outgoing = if !delivery.is_the_vendors() {
+                    updates::call(&hook)
+                } else if delivery.events.is_empty() {
                     vendor.greeting(&hook)
                 } else {
                     Some(vendor.hook(&hook))
                 };
-                if let Some(outgoing) = outgoing {
-                    let timeout_ms = delivery.webhook.timeout_ms.min(vendor.hook_timeout_ms());
-                    running.spawn(send(
-                        client.clone(),
-                        delivery,
-                        outgoing,
-                        Duration::from_millis(timeout_ms),
-                    ));
-                }
+                let Some(outgoing) = outgoing else {
+                    state.outbox.pass_over(&delivery);
+                    continue;
+                };
+                let timeout = Duration::from_millis(delivery.timeout_ms(vendor));
+                running.spawn(send(client.clone(), delivery, outgoing, timeout));
             }
             let visible_in = state
                 .contacts

@@ -13,6 +13,9 @@ fn outbox(change: impl FnOnce(&mut Webhook), events: u64) -> Outbox {
             id,
             merged_into: None,
             at: 5,
+            by_api: false,
+            user: false,
+            record: None,
         })
         .collect();
     outbox.add("demo", news, &mut Rng::of(1, Purpose::Choices, 0));
@@ -99,4 +102,25 @@ fn nothing_is_kept_while_it_is_off() {
     let mut outbox = outbox(|webhook| webhook.enabled = false, 5);
     assert!(outbox.next(Instant::now(), 100, false).is_none());
     assert_eq!(outbox.stats, WebhookStats::default());
+}
+
+#[test]
+fn a_late_event_comes_behind_those_that_were_made_later() {
+    let mut outbox = outbox(
+        |webhook| {
+            webhook.batch = 1;
+            webhook.late_every = 2;
+            webhook.late_ms = 500;
+        },
+        4,
+    );
+    let mut all = Vec::new();
+    for at in [Instant::now(), Instant::now() + Duration::from_secs(5)] {
+        while let Some(delivery) = outbox.next(at, 100, false) {
+            all.extend(ids(&delivery).into_iter().map(str::to_owned));
+            outbox.settle(delivery, Ok(204), &House, at);
+        }
+    }
+    assert_eq!(all, ["1", "3", "2", "4"]);
+    assert_eq!((outbox.stats.delivered, outbox.stats.waiting), (4, 0));
 }

@@ -4,6 +4,7 @@ mod api;
 mod faults;
 mod harness;
 mod limits;
+mod linking;
 mod oauth;
 mod readme;
 mod vendors;

@@ -290,7 +290,11 @@ impl Checks<'_> {
     fn region(&mut self, key: &str, region: Option<&str>) {
         let is_region = |region: &str| region.len() == 2 && region.bytes().all(|b| b.is_ascii_uppercase());
         if !region.is_none_or(is_region) {
-            self.refuse(&[key], format!("`{key}` must be two capital letters"), Some("such as PT"));
+            self.refuse(
+                &[key],
+                format!("`{key}` must be two capital letters"),
+                Some("such as PT"),
+            );
         }
     }
 }

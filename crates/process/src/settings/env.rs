@@ -99,11 +99,17 @@ struct Target {
 fn resolve(rest: &str, tree: &Tree) -> Option<Target> {
     let rest = rest.to_ascii_lowercase();
     let parts: Vec<&str> = rest.split("__").collect();
-    let group = parts.first().and_then(|first| GROUPS.iter().find(|group| group.name == *first));
+    let group = parts
+        .first()
+        .and_then(|first| GROUPS.iter().find(|group| group.name == *first));
     match (group, parts.as_slice()) {
         (Some(group), [_, name, key]) => {
             let (key, file) = key_of(group.keys, key)?;
-            let path = vec![group.name.to_owned(), member(group.name, name, tree)?, key.name.to_owned()];
+            let path = vec![
+                group.name.to_owned(),
+                member(group.name, name, tree)?,
+                key.name.to_owned(),
+            ];
             (!key.map).then_some(Target { path, file })
         }
         (Some(group), [_, name, map, key]) => {

@@ -20,9 +20,9 @@ pub use backend::{QueueUrl, SecretUrl, StoreUrl};
 pub use leaf::{ByteSize, SecretMap, TextMap};
 pub use problem::{Place, Problem};
 pub use sections::{
-    Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Dealer, FieldOwner, Http, HttpTls, Integration,
-    IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store,
-    Subscribe, UpdateAuth, Webhook, Worker,
+    Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Dealer, FieldOwner, Http, HttpTls,
+    Integration, IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh,
+    Retry, Store, Subscribe, UpdateAuth, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source, TOKEN_VARIABLE};
 

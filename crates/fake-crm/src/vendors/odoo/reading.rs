@@ -19,7 +19,8 @@ pub(super) fn selection(call: &Call) -> Result<Selection, ApiError> {
         selection.archived = Archived::Shown;
     }
     for leaf in call.domain() {
-        if leaf == "&" {
+        // Who is looked for is seen to by `found`.
+        if leaf == "&" || leaf == "|" || matches!(leaf[0].as_str(), Some("email" | "phone" | "mobile")) {
             continue;
         }
         let (Some(field), Some(operator)) = (leaf[0].as_str(), leaf[1].as_str()) else {
@@ -103,6 +104,7 @@ fn partner(person: &Person, fields: &[String], mobile: bool) -> Result<Value, Ap
         .first()
         .map(|email| email.to_lowercase())
         .filter(|email| email.contains('@'));
+    let web1on1 = row.web1on1.as_ref();
     let mut shown = Map::new();
     shown.insert("id".to_owned(), person.id.into());
     for field in fields {
@@ -122,6 +124,8 @@ fn partner(person: &Person, fields: &[String], mobile: bool) -> Result<Value, Ap
             "country_id" => country.clone(),
             "website" => or_false(row.website.as_deref().and_then(some)),
             "active" => json!(!row.archived),
+            "x_web1on1_url" => or_false(web1on1.and_then(|link| link.url.as_deref())),
+            "x_web1on1_organization" => or_false(web1on1.and_then(|link| link.organization.as_deref())),
             "create_date" => json!(plain(person.created)),
             "write_date" => json!(plain(person.modified)),
             _ => return Err(wrong(format!("Invalid field '{field}' on model 'res.partner'"))),
@@ -144,6 +148,77 @@ pub(super) fn partners(
     found
         .map(|(id, record)| partner(&Person::new(state, id, record), fields, mobile))
         .collect()
+}
+
+/// `%` is anything and `_` any sign; capitals do not count.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let (text, pattern): (Vec<char>, Vec<char>) = (
+        text.to_lowercase().chars().collect(),
+        pattern.to_lowercase().chars().collect(),
+    );
+    // Which beginnings of the text the pattern so far fits.
+    let mut fits = vec![false; text.len() + 1];
+    fits[0] = true;
+    for sign in pattern {
+        let before = fits.clone();
+        for end in 0..fits.len() {
+            fits[end] = match (sign, end) {
+                ('%', 0) => before[0],
+                ('%', end) => before[end] || fits[end - 1],
+                (_, 0) => false,
+                (sign, end) => before[end - 1] && (sign == '_' || sign == text[end - 1]),
+            };
+        }
+    }
+    fits[text.len()]
+}
+
+/// Those whose e-mail address or number is like what is asked for: one leaf of the domain is enough (`|`).
+pub(super) fn found(state: &State, call: &Call, selection: Selection, fields: &[String]) -> Result<Value, ApiError> {
+    let asked: Vec<(String, String)> = call
+        .domain()
+        .iter()
+        .filter(|leaf| matches!(leaf[0].as_str(), Some("email" | "phone" | "mobile")))
+        .map(|leaf| {
+            let (field, value) = (
+                leaf[0].as_str().unwrap_or_default(),
+                leaf[2].as_str().unwrap_or_default(),
+            );
+            let pattern = match leaf[1].as_str() {
+                Some("ilike") => format!("%{value}%"),
+                Some("=ilike") => value.to_owned(),
+                _ => return Err(wrong(format!("this fake knows no domain with {leaf}"))),
+            };
+            // `mobile` went in version 19.
+            match field {
+                "mobile" if call.json2 => Err(wrong("Invalid field 'res.partner.mobile'")),
+                field => Ok((field.to_owned(), pattern)),
+            }
+        })
+        .collect::<Result<_, ApiError>>()?;
+    let asked_fields: Vec<String> = asked.iter().map(|(field, _)| field.clone()).collect();
+    let limit = selection.limit;
+    let wide = Selection {
+        limit: usize::MAX,
+        ..selection
+    };
+    let people = wide
+        .run(state)
+        .into_iter()
+        .map(|(id, record)| Person::new(state, id, record));
+    let mut rows = Vec::new();
+    for person in people {
+        let own = partner(&person, &asked_fields, !call.json2)?;
+        let is_meant =
+            |(field, pattern): &(String, String)| own[field].as_str().is_some_and(|own| is_like(own, pattern));
+        if asked.iter().any(is_meant) {
+            rows.push(partner(&person, fields, !call.json2)?);
+        }
+        if rows.len() == limit {
+            break;
+        }
+    }
+    Ok(rows.into())
 }
 
 pub(super) fn users(state: &State, call: &Call) -> Result<Value, ApiError> {
@@ -218,4 +293,25 @@ pub(super) fn tickets(state: &State, call: &Call) -> Result<Value, ApiError> {
     let mut tickets = shapes::tickets_of(state, contact).unwrap_or_default();
     tickets.sort_by(|one, other| other.created_at.cmp(&one.created_at));
     Ok(tickets.iter().take(call.limit()).map(ticket).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_sql() {
+        for (text, pattern) in [
+            ("+351 912 345 678", "%1%2%3%4%5%6%7%8"),
+            ("Ada@Example.com", "%ada@example.com%"),
+            ("a_b", "a_b"),
+            ("axb", "a_b"),
+            ("", "%"),
+        ] {
+            assert!(is_like(text, pattern), "{text} {pattern}");
+        }
+        for (text, pattern) in [("912345679", "%1%2%3%4%5%6%7%8"), ("ab", "a_b"), ("x", ""), ("", "_")] {
+            assert!(!is_like(text, pattern), "{text} {pattern}");
+        }
+    }
 }

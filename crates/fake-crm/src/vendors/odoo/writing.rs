@@ -6,7 +6,7 @@ use super::reading::no_model;
 use super::{Call, wrong};
 use crate::account::State;
 use crate::api::ApiError;
-use crate::data::{Address, Fields};
+use crate::data::{Address, Fields, Web1on1Link};
 use crate::vendors::shapes::{self, some};
 use crate::writes::{self, NewTicket};
 
@@ -25,13 +25,29 @@ pub(super) fn given(values: &Value) -> Fields {
         emails: text("email").map(|email| vec![email]),
         phones: Some(phones).filter(|phones| !phones.is_empty()),
         website: text("website"),
+        web1on1: web1on1(values),
         address: text("street").map(|street| Address {
             street,
             city: text("city").unwrap_or_default(),
             zip: text("zip").unwrap_or_default(),
             country: String::new(),
         }),
+        ..Fields::default()
     }
+}
+
+/// Fields that the customer added; `false` empties them, and of two that are written together none is left over.
+fn web1on1(values: &Value) -> Option<Web1on1Link> {
+    let names = ["x_web1on1_url", "x_web1on1_organization"];
+    let [url, organization] = names.map(|name| values[name].as_str().and_then(some).map(str::to_owned));
+    names
+        .iter()
+        .any(|name| values.get(name).is_some())
+        .then(|| Web1on1Link {
+            url,
+            organization,
+            ..Web1on1Link::default()
+        })
 }
 
 /// One record makes one id, a list of them a list.

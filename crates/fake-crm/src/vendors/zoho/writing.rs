@@ -52,7 +52,7 @@ fn given(record: &Value) -> Fields {
             zip: text(record, "Mailing_Zip").unwrap_or_default(),
             country: text(record, "Mailing_Country").unwrap_or_default(),
         }),
-        website: None,
+        ..Fields::default()
     }
 }
 

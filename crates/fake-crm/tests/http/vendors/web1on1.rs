@@ -1,4 +1,6 @@
-use fake_crm::{Change, Control, Profile};
+use std::collections::BTreeSet;
+
+use fake_crm::{Change, Control, Fields, Profile, UserFields, Users, Webhook};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -49,7 +51,14 @@ async fn a_comparator_stands_in_the_value_and_the_next_page_in_a_header() {
     assert!(found[0].get("conversation").is_none());
     let elsewhere = crm.ok(&format!("{CONTACTS}?organization=5c13000000000000000000")).await;
     assert_eq!(elsewhere, json!([]));
-    assert_eq!(crm.get(&format!("{CONTACTS}?colour=red")).await.status, 400);
+    let misspelt = crm
+        .ok(&format!("{CONTACTS}?profile.mail=nobody@example.com&limit=3"))
+        .await;
+    assert_eq!(
+        misspelt.as_array().expect("a list").len(),
+        3,
+        "a filter that it does not know is ignored"
+    );
 }
 
 #[tokio::test]
@@ -189,4 +198,204 @@ async fn limits_users_and_writes() {
     crm.limit("second", "1/1h");
     crm.get(CONTACTS).await;
     assert_eq!(crm.get(CONTACTS).await.status, 429);
+}
+
+fn person(email: &str, phone: &str) -> Fields {
+    Fields {
+        first_name: Some("Ines".to_owned()),
+        last_name: Some("Marchetti".to_owned()),
+        emails: Some(vec![email.to_owned()]),
+        phones: Some(vec![phone.to_owned()]),
+        ..Fields::default()
+    }
+}
+
+#[tokio::test]
+async fn somebody_is_found_by_the_whole_text_and_filters_are_joined_with_and() {
+    let crm = crm(Profile::Web1on1, 5).await;
+    let edit = |id, email: &str, phone: &str| {
+        crm.control(Control::edit("demo", Change::ids([id]).with(person(email, phone))));
+    };
+    let find = async |pairs: &[(&str, &str)]| each(&crm.ok(&format!("{CONTACTS}?{}", query(pairs))).await, "id");
+    let (email, phone) = (
+        ("profile.email", "ines@nordlys.example"),
+        ("profile.telephone", "+4722334455"),
+    );
+    assert!(find(&[email]).await.is_empty());
+    edit(2, email.1, phone.1);
+    edit(3, email.1, "22 33 44 55");
+    assert_eq!(find(&[email]).await, own(Profile::Web1on1, [2, 3]));
+    assert_eq!(
+        find(&[phone]).await,
+        own(Profile::Web1on1, [2]),
+        "the whole text counts"
+    );
+    assert_eq!(
+        find(&[email, ("profile.telephone", "22 33 44 55")]).await,
+        own(Profile::Web1on1, [3])
+    );
+    assert!(find(&[email, ("profile.telephone", "+4711111111")]).await.is_empty());
+    assert!(find(&[("profile.email", "INES@nordlys.example")]).await.is_empty());
+    assert!(
+        find(&[email, ("organization", "5c13000000000000000000")])
+            .await
+            .is_empty()
+    );
+    let first = crm
+        .get(&format!("{CONTACTS}?{}", query(&[email, ("limit", "1")])))
+        .await;
+    assert!(first.header("link").contains("offset=1"));
+    // A filter is on what is there now.
+    edit(2, "other@nordlys.example", phone.1);
+    crm.control(Control::delete("demo", Change::ids([3])));
+    assert!(find(&[email]).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_event_holds_the_contact_as_it_was_and_tells_whose_doing_it_is() {
+    let crm = crm(Profile::Web1on1, 5).await;
+    let inbox = Inbox::open().await;
+    inbox.answer(200, "Qm9uam91ciBsZSBtb25kZQ");
+    // The first event comes twice, as nobody takes it at first.
+    inbox.answer(503, "");
+    crm.subscribe(&inbox, "hush");
+    inbox.wait(1).await;
+    crm.control(Control::edit(
+        "demo",
+        Change::ids([3]).with(person("a@nordlys.example", "+4722334455")),
+    ));
+    inbox.wait(3).await;
+    let id = own(Profile::Web1on1, [3])[0].clone();
+    let link = json!({"label": "View in DMS", "url": "https://dms.example/3", "icon": ""});
+    patch(&crm, &id, json!({"links": [link.clone()]})).await;
+    inbox.wait(4).await;
+    crm.control(Control::delete("demo", Change::ids([3])));
+    let got = inbox.wait(5).await;
+    let told: Vec<Value> = got[1..].iter().map(super::Delivered::json).collect();
+    let users = |id: &str| format!("https://api.web1on1.chat/v2/users/{}", Profile::Web1on1.user_id(id));
+    assert_eq!(
+        told[0]["activity"], told[1]["activity"],
+        "a repetition is of the same event"
+    );
+    assert_eq!(told[0]["data"], told[1]["data"]);
+    assert_eq!(told[1]["activity"]["actor"]["id"], users("u-2"));
+    assert_eq!(told[1]["data"]["contact"]["profile"]["email"], "a@nordlys.example");
+    assert_eq!(told[1]["data"]["contact"]["links"], json!([]));
+    assert_eq!(told[1]["organization"], told[1]["data"]["contact"]["organization"]);
+    assert_eq!(
+        told[2]["activity"]["actor"]["id"],
+        users("u-1"),
+        "its own write comes back"
+    );
+    assert_eq!(told[2]["data"]["contact"]["links"], json!([link]));
+    assert_eq!(
+        (&told[3]["event"], &told[3]["data"]["contact"]["id"]),
+        (&json!("contact.delete"), &json!(id))
+    );
+    assert!(told[3]["data"]["contact"].get("profile").is_none());
+    assert!(told[2]["activity"]["published"].as_str() < told[3]["activity"]["published"].as_str());
+}
+
+#[tokio::test]
+async fn users_are_told_of_too() {
+    let crm = crm(Profile::Web1on1, 1).await;
+    let inbox = Inbox::open().await;
+    inbox.answer(200, "Qm9uam91ciBsZSBtb25kZQ");
+    crm.subscribe(&inbox, "hush");
+    inbox.wait(1).await;
+    let users = |users| crm.control(Control::users("demo", users));
+    users(Users {
+        add: 1,
+        ..Users::default()
+    });
+    inbox.wait(2).await;
+    users(Users {
+        deactivate: vec!["u-2".to_owned()],
+        set: [(
+            "u-3".to_owned(),
+            UserFields {
+                email: Some("new@staff.example".to_owned()),
+                ..UserFields::default()
+            },
+        )]
+        .into(),
+        delete: vec!["u-1".to_owned()],
+        ..Users::default()
+    });
+    let told: Vec<Value> = inbox.wait(4).await[1..].iter().map(super::Delivered::json).collect();
+    let shown: Vec<_> = told
+        .iter()
+        .map(|one| {
+            let user = &one["data"]["user"];
+            (
+                one["event"].as_str(),
+                user["id"].clone(),
+                user["status"].as_str(),
+                user["email"].clone(),
+            )
+        })
+        .collect();
+    let id = |id: &str| json!(Profile::Web1on1.user_id(id));
+    assert_eq!((shown[0].0, &shown[0].1), (Some("user.create"), &id("u-4")));
+    assert_eq!(
+        (shown[1].0, &shown[1].1, shown[1].2),
+        (Some("user.update"), &id("u-2"), Some("inactive"))
+    );
+    assert_eq!((&shown[2].1, &shown[2].3), (&id("u-3"), &json!("new@staff.example")));
+    assert_eq!(
+        crm.served.crm.stats("demo").webhooks.events,
+        3,
+        "nothing tells of a deletion"
+    );
+}
+
+#[tokio::test]
+async fn every_event_comes_though_some_are_doubled_and_late() {
+    let crm = crm(Profile::Web1on1, 40).await;
+    let inbox = Inbox::open().await;
+    inbox.answer(200, "Qm9uam91ciBsZSBtb25kZQ");
+    let webhook = Webhook {
+        duplicate_every: 3,
+        shuffle: true,
+        late_every: 4,
+        late_ms: 40,
+        parallel: 4,
+        backoff_ms: 1,
+        ..Webhook::new(&inbox.url, "hush")
+    };
+    crm.control(Control::webhook("demo", Some(webhook)));
+    inbox.wait(1).await;
+    crate::harness::wait_until("it is greeted", || {
+        !crm.served.crm.stats("demo").webhooks.greetings.is_empty()
+    })
+    .await;
+    crm.control(Control::edit("demo", Change::random(40)));
+    let got = inbox.wait(1 + 40 + 13).await;
+    let ids: Vec<String> = got[1..]
+        .iter()
+        .map(|one| one.json()["data"]["contact"]["id"].as_str().expect("an id").to_owned())
+        .collect();
+    let expected: BTreeSet<String> = own(Profile::Web1on1, 1..=40).into_iter().collect();
+    assert_eq!(ids.iter().cloned().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(ids.len(), 53);
+}
+
+#[tokio::test]
+async fn a_token_ages_while_that_of_a_bot_does_not() {
+    let crm = crm(Profile::Web1on1, 1).await;
+    let renew = json!({"clientId": "bot@example.com", "refreshToken": super::TOKEN});
+    let minted = sent(crm.bare(Method::POST, "/v2/auth/token").json(&renew)).await.json();
+    let token = minted["token"].as_str().expect("a token");
+    let me = || sent(crm.bare(Method::GET, "/v2/users/me").bearer_auth(token));
+    assert_eq!(me().await.status, 200);
+    crm.served.crm.knobs("demo", |knobs| {
+        knobs.access_age_ms = 24 * 3600 * 1000;
+        knobs.expired_403 = true;
+    });
+    let ended = me().await;
+    assert_eq!(
+        (ended.status, &ended.json()["error"]["message"]),
+        (403, &json!("jwt expired"))
+    );
+    assert_eq!(crm.get("/v2/users/me").await.status, 200, "a bot's token has no end");
 }

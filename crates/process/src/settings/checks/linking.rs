@@ -33,9 +33,7 @@ pub(super) fn run(checks: &mut Checks<'_>, s: &Settings) {
     let open: Vec<&String> = s
         .integrations
         .iter()
-        .filter(|(_, integration)| {
-            integration.kind == IntegrationKind::Linking && integration.auth == UpdateAuth::None
-        })
+        .filter(|(_, integration)| integration.kind == IntegrationKind::Linking && integration.auth == UpdateAuth::None)
         .map(|(name, _)| name)
         .collect();
     if let [first, second, ..] = open.as_slice() {
@@ -80,10 +78,20 @@ fn dealer_of(checks: &mut Checks<'_>, s: &Settings, name: &str, dealer: &Dealer)
     if linking.is_none() {
         let what = match (dealer.integration.is_empty(), integration) {
             (true, _) => format!("`{path}` needs an `integration`"),
-            (_, None) => format!("`{path}` names the integration {:?}, which is not there", dealer.integration),
-            (_, Some(_)) => format!("`{path}` names the integration {:?}, which is not of the kind \"linking\"", dealer.integration),
+            (_, None) => format!(
+                "`{path}` names the integration {:?}, which is not there",
+                dealer.integration
+            ),
+            (_, Some(_)) => format!(
+                "`{path}` names the integration {:?}, which is not of the kind \"linking\"",
+                dealer.integration
+            ),
         };
-        checks.refuse(&[&key("integration"), &path], what, Some("the name of an integration with kind = \"linking\""));
+        checks.refuse(
+            &[&key("integration"), &path],
+            what,
+            Some("the name of an integration with kind = \"linking\""),
+        );
     }
     let good = |c: char| !c.is_control() && !c.is_whitespace();
     if dealer.organization.is_empty() || dealer.organization.len() > 255 || !dealer.organization.chars().all(good) {
@@ -92,12 +100,20 @@ fn dealer_of(checks: &mut Checks<'_>, s: &Settings, name: &str, dealer: &Dealer)
     }
     if linking.is_some_and(|linking| linking.auth != UpdateAuth::None) && dealer.secrets.is_empty() {
         let what = format!("`{path}` needs `secrets`: its DMS has nothing to prove itself with");
-        checks.refuse(&[&key("secrets"), &path], what, Some("such as secrets = { first = \"…\" }; `openssl rand -hex 24` makes one"));
+        checks.refuse(
+            &[&key("secrets"), &path],
+            what,
+            Some("such as secrets = { first = \"…\" }; `openssl rand -hex 24` makes one"),
+        );
     }
     for (of, secret) in &dealer.secrets {
         if secret.expose_secret().len() < SHORTEST_SECRET {
             let key = format!("{}.{of}", key("secrets"));
-            checks.refuse(&[&key], format!("`{key}` must have {SHORTEST_SECRET} characters or more"), None);
+            checks.refuse(
+                &[&key],
+                format!("`{key}` must have {SHORTEST_SECRET} characters or more"),
+                None,
+            );
         }
     }
     if let Some(linking) = linking
@@ -105,7 +121,11 @@ fn dealer_of(checks: &mut Checks<'_>, s: &Settings, name: &str, dealer: &Dealer)
         && dealer.dms_url.is_none()
     {
         let what = format!("`{path}` has no `dms_url`, and neither has its integration");
-        checks.refuse(&[&key("dms_url"), &path], what, Some("such as https://dms.example/customer/{id}/"));
+        checks.refuse(
+            &[&key("dms_url"), &path],
+            what,
+            Some("such as https://dms.example/customer/{id}/"),
+        );
     }
     checks.region(&key("region"), dealer.region.as_deref());
 }

@@ -29,7 +29,10 @@ fn a_dealer_is_read_from_file_and_variables_and_shown_masked() {
     assert_eq!(oslo.secrets["second"].expose_secret(), "canary-second-secret");
     assert_eq!(settings.integrations["dealers"].auth, UpdateAuth::Hmac);
     let masked = settings.masked();
-    assert!(masked.contains("[dealers.oslo.secrets]") && !masked.contains("canary"), "{masked}");
+    assert!(
+        masked.contains("[dealers.oslo.secrets]") && !masked.contains("canary"),
+        "{masked}"
+    );
 }
 
 #[test]
@@ -73,7 +76,10 @@ fn what_cannot_run_is_refused_with_its_place() {
     }
     let twice = DEALER.replace("oslo", "bergen");
     let found = problem(&Source::text(format!("{INTEGRATION}{DEALER}{twice}")));
-    assert!(found.contains("`dealers.oslo.organization` is the same as that of `dealers.bergen`"), "{found}");
+    assert!(
+        found.contains("`dealers.oslo.organization` is the same as that of `dealers.bergen`"),
+        "{found}"
+    );
 }
 
 #[test]

@@ -1,0 +1,440 @@
+//! Two records, from either side: found, judged, and written.
+
+use std::collections::BTreeMap;
+
+use contacts::linking::records::{self, Record, Side, Trouble};
+use contacts::linking::{
+    Applied, Event, Field, Flow, Link, Matched, Merged, Needle, Own, Owner, Update, Verdict, flow, matched, merge,
+    needles, needles_of, resolve, rivals, without,
+};
+use contacts::{ErrorKind, Micros};
+use crm::{CrmError, CrmResult, LinkTo, Linked, e164};
+use serde_json::Value;
+
+use super::{Answer, GRACE, LOOK, Look, Pairing, Step, may_come, of, store_down};
+use crate::crash;
+
+/// What is written into the fields of a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Values {
+    name: Option<String>,
+    email: Option<String>,
+    phone: Option<String>,
+}
+
+impl Pairing {
+    /// The DMS told of a record.
+    pub(super) async fn update(&self, update: &Update, came: Micros) -> CrmResult<Step> {
+        if update.deleted {
+            self.part(&update.id).await?;
+            return Ok(Step::Done(Answer::Removed));
+        }
+        let known = self.known(Side::Dms, &update.id).await?;
+        let Some(dms) = self.read(Side::Dms, &update.id).await? else {
+            if known.with.is_none() && self.is_young(came) {
+                return Ok(Step::Later(self.clock.now().plus(LOOK)));
+            }
+            self.part(&update.id).await?;
+            self.note(Side::Dms, &update.id, Trouble::Gone).await?;
+            return Ok(Step::Done(Answer::Gone));
+        };
+        let linked = self.partner(Side::Dms, &known).await?;
+        let mut wanted = needles(
+            update,
+            update.phone.as_deref().and_then(|text| self.e164(text)).as_deref(),
+        );
+        for needle in self.needles(&dms) {
+            if !wanted.contains(&needle) {
+                wanted.push(needle);
+            }
+        }
+        // Who is linked and still bears what is said stays, without a search.
+        if let Some(web1on1) = &linked
+            && wanted.iter().any(|needle| self.bears(web1on1, needle))
+        {
+            return self.pair(&dms, web1on1).await.map(Step::Done);
+        }
+        let answer = match self.choose(Side::Dms, &dms, &known, linked, &wanted).await? {
+            Ok(web1on1) => self.pair(&dms, &web1on1).await?,
+            Err(trouble) => said(&trouble),
+        };
+        Ok(Step::Done(answer))
+    }
+
+    /// Web1on1 told of a contact.
+    pub(super) async fn event(&self, event: &Event, came: Micros) -> CrmResult<Step> {
+        let known = self.known(Side::Web1on1, &event.contact).await?;
+        let (verdict, applied) = event.judge(known.applied.as_ref());
+        if verdict != Verdict::Apply {
+            if known.applied.as_ref() != Some(&applied) {
+                self.applied(&event.contact, applied).await?;
+            }
+            return Ok(Step::Known);
+        }
+        let there = match may_come(event) {
+            true => self.read(Side::Web1on1, &event.contact).await?,
+            false => None,
+        };
+        let Some(web1on1) = there else {
+            if may_come(event) && self.is_young(came) {
+                return Ok(Step::Later(self.clock.now().plus(LOOK)));
+            }
+            self.contact_is_gone(&event.contact, &known).await?;
+            self.applied(&event.contact, applied).await?;
+            return Ok(Step::Done(Answer::Removed));
+        };
+        let linked = self.partner(Side::Web1on1, &known).await?;
+        let chosen = match linked {
+            Some(dms) => Ok(dms),
+            None => {
+                let wanted = self.needles(&web1on1);
+                self.choose(Side::Web1on1, &web1on1, &known, None, &wanted).await?
+            }
+        };
+        let answer = match chosen {
+            Ok(dms) => self.pair(&dms, &web1on1).await?,
+            Err(trouble) => said(&trouble),
+        };
+        self.applied(&event.contact, applied).await?;
+        Ok(Step::Done(answer))
+    }
+
+    /// Takes the links of a record of the DMS and of its contact away, and forgets that they were linked.
+    pub(super) async fn part(&self, record: &str) -> CrmResult<()> {
+        let known = self.known(Side::Dms, record).await?;
+        if let Some(contact) = &known.with {
+            if let Some(web1on1) = self.read(Side::Web1on1, contact).await? {
+                self.show(Side::Web1on1, &web1on1, None, Values::default()).await?;
+            }
+            self.unjoin(Side::Web1on1, contact, record).await?;
+        }
+        if let Some(dms) = self.read(Side::Dms, record).await? {
+            self.show(Side::Dms, &dms, None, Values::default()).await?;
+        }
+        self.change(Side::Dms, record, |known| {
+            known.with = None;
+            known.trouble = None;
+        })
+        .await
+    }
+
+    /// The record of the other system that `own` means, or why there is none, which is noted.
+    async fn choose(
+        &self,
+        side: Side,
+        own: &Linked,
+        known: &Record,
+        linked: Option<Linked>,
+        wanted: &[Needle],
+    ) -> CrmResult<Result<Linked, Trouble>> {
+        let other = side.other();
+        let mut found = self.search(other, wanted).await?;
+        let matched = matched(found.keys().map(String::as_str));
+        let trouble = match resolve(linked.as_ref().map(|linked| linked.id.as_str()), matched) {
+            Matched::Nobody => Trouble::Unmatched,
+            Matched::Many(ids) => Trouble::Ambiguous { ids },
+            Matched::One(id) if known.with.as_ref() == Some(&id) => {
+                let stays = found.remove(&id).or(linked);
+                return stays.map(Ok).ok_or_else(|| lost(other));
+            }
+            Matched::One(id) => {
+                let one = found.remove(&id).ok_or_else(|| lost(other))?;
+                match self.objection(side, own, &one).await? {
+                    Some(trouble) => trouble,
+                    None => {
+                        self.leave(side, own, known, linked.as_ref()).await?;
+                        return Ok(Ok(one));
+                    }
+                }
+            }
+        };
+        // Whom it was linked with is gone: the link leads nowhere.
+        if known.with.is_some() && linked.is_none() {
+            self.leave(side, own, known, None).await?;
+            self.show(side, own, None, Values::default()).await?;
+        }
+        self.note(side, &own.id, trouble.clone()).await?;
+        Ok(Err(trouble))
+    }
+
+    /// What speaks against linking `own` with `one` of the other system: another record's link, or another record that is
+    /// meant as well.
+    async fn objection(&self, side: Side, own: &Linked, one: &Linked) -> CrmResult<Option<Trouble>> {
+        let theirs = self.known(side.other(), &one.id).await?;
+        if let Some(holder) = theirs.with.filter(|holder| *holder != own.id) {
+            if self.read(side, &holder).await?.is_some() {
+                return Ok(Some(Trouble::Taken { by: holder }));
+            }
+            self.unjoin(side, &holder, &one.id).await?;
+            self.unjoin(side.other(), &one.id, &holder).await?;
+        }
+        let back = self.search(side, &self.needles(one)).await?;
+        let back = matched(back.keys().map(String::as_str));
+        Ok(rivals(&own.id, back).map(|ids| Trouble::Ambiguous { ids }))
+    }
+
+    /// `own` is no longer linked with whom it was: the link there goes.
+    async fn leave(&self, side: Side, own: &Linked, known: &Record, was: Option<&Linked>) -> CrmResult<()> {
+        let Some(with) = &known.with else { return Ok(()) };
+        if let Some(was) = was {
+            self.show(side.other(), was, None, Values::default()).await?;
+        }
+        self.unjoin(side.other(), with, &own.id).await?;
+        self.unjoin(side, &own.id, with).await
+    }
+
+    /// Each of the two shows the link to the other, and the fields that flow are written.
+    async fn pair(&self, dms: &Linked, web1on1: &Linked) -> CrmResult<Answer> {
+        let (to_dms, to_web1on1) = self.values(dms, web1on1);
+        let to = |look: &Look, id: &str| Link {
+            label: look.label.clone(),
+            url: look.url.render(id),
+            icon: look.icon.clone(),
+        };
+        let rules = &self.rules;
+        let at_web1on1 = to(&rules.to_dms, &dms.id);
+        let mut written = self.show(Side::Web1on1, web1on1, Some(&at_web1on1), to_web1on1).await?;
+        crash::point("between_links");
+        let at_dms = web1on1.conversation.as_deref().map(|conversation| {
+            let link = to(&rules.to_web1on1, conversation);
+            (link, conversation.to_owned())
+        });
+        let shown = at_dms.as_ref().map(|(link, _)| link);
+        written |= self
+            .write(Side::Dms, dms, shown, web1on1.conversation.clone(), to_dms)
+            .await?;
+        crash::point("after_links");
+        let now = self.clock.now();
+        let joined = records::join(&*self.store, &self.account, (&dms.id, &web1on1.id), now).await;
+        joined.map_err(store_down)?;
+        let (contact, conversation) = (web1on1.id.clone(), web1on1.conversation.clone());
+        Ok(match written {
+            true => Answer::Updated { contact, conversation },
+            false => Answer::Unchanged { contact, conversation },
+        })
+    }
+
+    /// What flows into the DMS, and into Web1on1.
+    fn values(&self, dms: &Linked, web1on1: &Linked) -> (Values, Values) {
+        let (mut to_dms, mut to_web1on1) = (Values::default(), Values::default());
+        for (field, owner) in &self.rules.owners {
+            if *owner == Owner::Nobody {
+                continue;
+            }
+            let of = |record: &Linked| match field {
+                Field::Name => record.name.clone(),
+                Field::Email => record.emails.first().cloned(),
+                Field::Phone => record.phones.first().cloned(),
+            };
+            let same = |a: &str, b: &str| match field {
+                Field::Name => words(a) == words(b),
+                Field::Email => a.to_lowercase() == b.to_lowercase(),
+                Field::Phone => self.e164(a).is_some() && self.e164(a) == self.e164(b),
+            };
+            let (values, value) = match flow(*owner, of(dms).as_deref(), of(web1on1).as_deref(), same) {
+                Flow::Nothing => continue,
+                Flow::ToDms(value) => (&mut to_dms, value),
+                Flow::ToWeb1on1(value) => (&mut to_web1on1, value),
+            };
+            match field {
+                Field::Name => values.name = Some(value),
+                Field::Email => values.email = Some(value),
+                Field::Phone => values.phone = Some(value),
+            }
+        }
+        (to_dms, to_web1on1)
+    }
+
+    async fn show(&self, side: Side, record: &Linked, link: Option<&Link>, values: Values) -> CrmResult<bool> {
+        self.write(side, record, link, None, values).await
+    }
+
+    /// Brings a record to show `link` (`None`: to show none of ours) and `values`. `false`: it did already.
+    async fn write(
+        &self,
+        side: Side,
+        record: &Linked,
+        link: Option<&Link>,
+        conversation: Option<String>,
+        values: Values,
+    ) -> CrmResult<bool> {
+        let own = self.own(side);
+        let links: Option<Vec<Value>> = match &record.links {
+            None => {
+                let stands = record.url.as_deref().filter(|url| !url.is_empty());
+                (stands != link.map(|link| link.url.as_str())).then(Vec::new)
+            }
+            Some(links) => match link.map_or_else(|| without(links, &own), |link| merge(links, &own, link)) {
+                Merged::Same => None,
+                Merged::Write(links) => Some(links),
+            },
+        };
+        if links.is_none() && values == Values::default() {
+            return Ok(false);
+        }
+        let to = LinkTo {
+            id: record.id.clone(),
+            organization: Some(self.rules.organization.clone()),
+            conversation,
+            url: link.map(|link| link.url.clone()),
+            label: link.map(|link| link.label.clone()),
+            icon: link.map(|link| link.icon.clone()).filter(|icon| !icon.is_empty()),
+            links: links.or_else(|| record.links.clone()).unwrap_or_default(),
+            name: values.name,
+            email: values.email,
+            phone: values.phone,
+            record: record.record.clone(),
+        };
+        let written = self.system(side).write(&to).await;
+        written.map_err(|error| match error.kind {
+            // It was there a moment ago; the next attempt sees what became of it.
+            ErrorKind::Missing => CrmError::because(ErrorKind::BadReply, side.name(), error),
+            _ => of(side, error),
+        })?;
+        metrics::counter!("snapbridge_link_writes_total", "side" => side_word(side)).increment(1);
+        Ok(true)
+    }
+
+    /// By what our links at a side are known again.
+    fn own(&self, side: Side) -> Own {
+        let look = match side {
+            Side::Web1on1 => &self.rules.to_dms,
+            Side::Dms => &self.rules.to_web1on1,
+        };
+        Own {
+            label: Some(look.label.clone()),
+            prefix: Some(look.url.prefix().to_owned()),
+        }
+    }
+
+    /// The link of the one that is gone goes from its record in the DMS.
+    async fn contact_is_gone(&self, contact: &str, known: &Record) -> CrmResult<()> {
+        let Some(record) = &known.with else { return Ok(()) };
+        if let Some(dms) = self.read(Side::Dms, record).await? {
+            self.show(Side::Dms, &dms, None, Values::default()).await?;
+            self.note(Side::Dms, record, Trouble::Unmatched).await?;
+        }
+        self.unjoin(Side::Dms, record, contact).await?;
+        self.unjoin(Side::Web1on1, contact, record).await
+    }
+
+    /// Whom a record is linked with, if that one is still there.
+    async fn partner(&self, side: Side, known: &Record) -> CrmResult<Option<Linked>> {
+        match &known.with {
+            Some(id) => self.read(side.other(), id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn search(&self, side: Side, needles: &[Needle]) -> CrmResult<BTreeMap<String, Linked>> {
+        let mut found = BTreeMap::new();
+        for needle in needles {
+            let borne = self.system(side).find(needle, self.organization(side)).await;
+            for linked in borne.map_err(|error| of(side, error))? {
+                found.insert(linked.id.clone(), linked);
+            }
+        }
+        Ok(found)
+    }
+
+    /// `None`: it is not there, or not the dealer's.
+    async fn read(&self, side: Side, id: &str) -> CrmResult<Option<Linked>> {
+        match self.system(side).read(id, self.organization(side)).await {
+            Ok(linked) => {
+                let wanted = self.organization(side);
+                let foreign = linked.organization.as_deref().zip(wanted).is_some_and(|(a, b)| a != b);
+                Ok((!foreign).then_some(linked))
+            }
+            Err(error) if error.kind == ErrorKind::Missing => Ok(None),
+            Err(error) => Err(of(side, error)),
+        }
+    }
+
+    fn system(&self, side: Side) -> &dyn super::System {
+        match side {
+            Side::Dms => &*self.dms,
+            Side::Web1on1 => &*self.web1on1,
+        }
+    }
+
+    /// A DMS is the dealer's own; Web1on1 has many of them.
+    fn organization(&self, side: Side) -> Option<&str> {
+        match side {
+            Side::Dms => None,
+            Side::Web1on1 => Some(&self.rules.organization),
+        }
+    }
+
+    fn needles(&self, record: &Linked) -> Vec<Needle> {
+        needles_of(&record.emails, &record.phones, |text| self.e164(text))
+    }
+
+    fn bears(&self, record: &Linked, needle: &Needle) -> bool {
+        needle.is_borne_by(&record.emails, &record.phones, |text| self.e164(text))
+    }
+
+    fn e164(&self, text: &str) -> Option<String> {
+        e164(text, self.rules.region)
+    }
+
+    fn is_young(&self, came: Micros) -> bool {
+        self.clock.now().since(came) < GRACE
+    }
+
+    async fn known(&self, side: Side, id: &str) -> CrmResult<Record> {
+        let known = records::load(&*self.store, &self.account, side, id).await;
+        Ok(known.map_err(store_down)?.unwrap_or_default())
+    }
+
+    async fn change(&self, side: Side, id: &str, change: impl FnMut(&mut Record)) -> CrmResult<()> {
+        let now = self.clock.now();
+        records::change(&*self.store, &self.account, (side, id), now, change)
+            .await
+            .map_err(store_down)
+    }
+
+    async fn note(&self, side: Side, id: &str, trouble: Trouble) -> CrmResult<()> {
+        self.change(side, id, |known| known.trouble = Some(trouble.clone()))
+            .await
+    }
+
+    async fn applied(&self, contact: &str, applied: Applied) -> CrmResult<()> {
+        self.change(Side::Web1on1, contact, |known| known.applied = Some(applied.clone()))
+            .await
+    }
+
+    /// A record is no longer linked with `with`, if it was.
+    async fn unjoin(&self, side: Side, id: &str, with: &str) -> CrmResult<()> {
+        self.change(side, id, |known| {
+            if known.with.as_deref() == Some(with) {
+                known.with = None;
+            }
+        })
+        .await
+    }
+}
+
+fn said(trouble: &Trouble) -> Answer {
+    match trouble {
+        Trouble::Unmatched => Answer::Unmatched,
+        Trouble::Ambiguous { ids } => Answer::Ambiguous { matches: ids.len() },
+        Trouble::Taken { .. } => Answer::Taken,
+        Trouble::Gone => Answer::Gone,
+    }
+}
+
+fn lost(side: Side) -> CrmError {
+    let message = format!("{} found a record and then did not have it", side.name());
+    CrmError::new(ErrorKind::BadReply, message)
+}
+
+fn side_word(side: Side) -> &'static str {
+    match side {
+        Side::Dms => "dms",
+        Side::Web1on1 => "web1on1",
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_lowercase).collect()
+}
