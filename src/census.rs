@@ -92,15 +92,17 @@ impl Census {
         let Some(account) = accounts::get(&*self.store, id).await? else {
             return Ok(());
         };
-        let Some(integration) = self.integrations.get(&account.integration) else {
+        let integration = self.integrations.get(&account.integration);
+        if integration.is_none() && self.integrations.linking(&account.integration).is_none() {
             return Ok(());
-        };
+        }
         let work = work::load(&*self.store, id).await?;
         let head = self.store.head(id, Stream::Contacts).await?;
         let now = self.clock.now();
         let described = status::describe(&account, &work, head.as_ref(), now);
         self.counted
             .add(&account, described.state, described.fresh_seconds, wait(&work, now));
+        let Some(integration) = integration else { return Ok(()) };
         for left in integration.budget_left(&account).await {
             let share = left.left as f64 / (left.max as f64).max(1.0);
             let known = self
@@ -114,8 +116,13 @@ impl Census {
     }
 
     fn tell(&self, counted: &Counted) {
-        for integration in self.integrations.iter() {
-            let name = &integration.name;
+        let linking = self.integrations.all_linking().map(|linking| &linking.name);
+        for name in self
+            .integrations
+            .iter()
+            .map(|integration| &integration.name)
+            .chain(linking)
+        {
             for state in State::ALL {
                 let count = counted.states.get(&(name.clone(), state)).copied().unwrap_or_default();
                 metrics::gauge!("snapbridge_accounts", "integration" => name.clone(), "state" => state.as_str())

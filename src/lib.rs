@@ -6,6 +6,7 @@ pub mod wiring;
 
 pub mod admin;
 pub mod census;
+pub mod dealers;
 pub mod demo;
 pub mod doctor;
 pub mod front;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use contacts::accounts::{self, Account};
 use contacts::holds::{self, Holds, Scope};
+use contacts::linking::records;
 use contacts::ports::Head;
 use contacts::queue::Depths;
 use contacts::subscription::{self, Standing, Subscription};
 use contacts::work::{self, Failure, Pause, Task, Work, due_index};
-use contacts::{Kind, Lane, Micros, Store, StoreError, Stream, dead};
+use contacts::{AccountId, Kind, Lane, Micros, Store, StoreError, Stream, dead, inbox};
 use serde::Serialize;
 
 use crate::sampling::account_ids;
@@ -161,6 +162,9 @@ pub async fn read(store: &dyn Store, depths: Option<Depths>, now: Micros, limit:
         let head = store.head(&id, Stream::Contacts).await?;
         let mut status = describe(&account, &work, head.as_ref(), now);
         status.mind_holds(&account.connector, &work, &holds, now);
+        if account.dealer.is_some() {
+            status.mind_inbox(store, &id, now).await?;
+        }
         let leases = [&work.lease, &work.agents_lease].into_iter().flatten();
         running += leases.filter(|lease| lease.until > now).count() as u64;
         let agents = store.head(&id, Stream::Agents).await?.filter(|head| head.ready);
@@ -221,6 +225,23 @@ impl AccountStatus {
     }
 }
 
+impl AccountStatus {
+    /// Adds what lies in a dealer's inbox, and how far a seeding is.
+    pub async fn mind_inbox(&mut self, store: &dyn Store, id: &AccountId, now: Micros) -> Result<(), StoreError> {
+        let fill = inbox::fill(store, id).await?;
+        let seeding = records::seeding(store, id).await?;
+        self.sentence.push_str(&match fill.oldest {
+            Some(oldest) => format!("; {} wait, the oldest for {}", fill.waiting, span(now.since(oldest))),
+            None => "; nothing waits".to_owned(),
+        });
+        if let (Some(_), None) = (seeding.began, seeding.ended) {
+            self.sentence
+                .push_str(&format!("; seeding, {} records so far", seeding.seen));
+        }
+        Ok(())
+    }
+}
+
 /// How late the agents may be before that is said.
 const AGENTS_LATE: Duration = Duration::from_secs(120);
 
@@ -232,6 +253,7 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
     let ago = |at: Micros| format!("{} ago", span(now.since(at)));
     let within = |at: Micros| format!("in {}", span(at.since(now)));
     let held = match (ready, fresh) {
+        _ if account.dealer.is_some() => format!("dealer {}", account.dealer.as_deref().unwrap_or_default()),
         (true, Some(fresh)) => format!("{contacts} contacts as of {}", ago(fresh)),
         (true, None) => format!("{contacts} contacts"),
         (false, _) => format!("{contacts} contacts so far"),
@@ -264,6 +286,11 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
         (
             State::Parked,
             match park.handed_back {
+                _ if account.dealer.is_some() => format!(
+                    "stopped {}: {}; tried again every 10 min, and at once with other credentials in the settings; {held}",
+                    ago(park.since),
+                    park.message
+                ),
                 true => format!("stopped: {because}; Talkdesk was told, and is to send working ones; {held}"),
                 false => format!("stopped: {because}; waits for Talkdesk to send working ones; {held}"),
             },
@@ -277,6 +304,11 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
             state,
             format!("{kind} {what}: {}; next try {next}; {held}", failure.message),
         )
+    } else if account.dealer.is_some() {
+        match running {
+            Some(_) => (State::Refreshing, format!("links what waits; {held}")),
+            None => (State::Ready, format!("links what it is told of; {held}")),
+        }
     } else if !ready {
         (State::Building, format!("being fetched for the first time; {held}"))
     } else if let Some(lease) = running {

@@ -21,6 +21,7 @@ use worker::deps::{Brake, Plan};
 use worker::{Deps, Policy, Requests};
 
 use crate::admin::{self, Admin};
+use crate::dealers::Dealers;
 use crate::front::{self, Front};
 use crate::integrations::Integrations;
 use crate::tls::Tls;
@@ -335,6 +336,14 @@ pub async fn run(
         ),
         stop.clone(),
     ));
+    let dealers = Dealers {
+        store: parts.store.clone(),
+        requests: parts.requests.clone(),
+        keys: parts.keys.clone(),
+        clock: parts.clock.clone(),
+        integrations: parts.integrations.clone(),
+    };
+    tasks.spawn(dealers.run(stop.clone()));
     let upkeep = metrics.spawn_upkeep(stop.clone());
     tracing::info!(address = %listeners.admin.local_addr()?, "serving health and metrics");
     let admin = Admin::new(role, &parts, metrics);

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::access::Operator;
 use super::operate::explain::Question;
 use super::operate::life::{Erasure, Newcomer};
+use super::operate::links::{Removal, Reported, Whose};
 use super::operate::{Refusal, Which, scope};
 use super::{Admin, view};
 
@@ -33,6 +34,9 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/dead", get(dead))
         .route("/api/dead/redrive", post(redrive))
         .route("/api/dead/discard", post(discard))
+        .route("/api/links", get(links))
+        .route("/api/links/seed", post(seed_links))
+        .route("/api/links/remove", post(remove_links))
         .route("/api/budgets", get(budgets))
         .route("/api/audit", get(audit))
         .route("/api/{*any}", get(nothing).post(nothing))
@@ -253,6 +257,21 @@ async fn discard(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Give
     let which: Which =
         serde_json::from_value(discard.which.into()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
     shown(admin.operate.discard(&who, &which, &discard.reason).await?)
+}
+
+async fn links(State(admin): State<Arc<Admin>>, Query(reported): Query<Reported>, headers: HeaderMap) -> Answer {
+    admin.admit(&headers)?;
+    shown(admin.operate.link_report(&reported).await?)
+}
+
+async fn seed_links(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Whose>) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.link_seed(&who, &given(body)?).await?)
+}
+
+async fn remove_links(State(admin): State<Arc<Admin>>, headers: HeaderMap, body: Given<Removal>) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.link_remove(&who, &given(body)?).await?)
 }
 
 async fn budgets(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod explain;
 pub mod life;
+pub mod links;
 pub mod token;
 
 use std::str::FromStr;

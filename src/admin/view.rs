@@ -390,6 +390,9 @@ impl Admin {
         status.agents = agents;
         let holds = holds::load(&*self.store).await?;
         status.mind_holds(&account.connector, &work, &holds, now);
+        if account.dealer.is_some() {
+            status.mind_inbox(&*self.store, &id, now).await?;
+        }
         status.webhook = subscription::load(&*self.store, &id)
             .await?
             .map(|known| status::webhook(&known, now));

@@ -141,6 +141,13 @@ enum Command {
         #[command(subcommand)]
         command: ops::Token,
     },
+    /// Linking of a DMS and Web1on1: report, link all, take links away
+    Link {
+        #[command(flatten)]
+        access: ops::Access,
+        #[command(subcommand)]
+        command: ops::Link,
+    },
     /// Dead letters: work that was given up. List, redrive, discard
     Dead {
         #[command(flatten)]
@@ -334,6 +341,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Doctor { access, args } => ops::doctor(config, access, args).await,
         Command::Contact { access, command } => ops::contact(config, access, command).await,
         Command::Token { access, command } => ops::token(config, access, command).await,
+        Command::Link { access, command } => ops::link(config, access, command).await,
         Command::Dead { access, command } => ops::dead(config, access, command).await,
         Command::Budgets { access } => ops::budgets(config, access).await,
         Command::Audit { access } => ops::audit(config, access).await,

@@ -1,8 +1,9 @@
-//! The operators' commands: `accounts`, `contact`, `token`, `dead`, `budgets`, `audit`, `pause`, `resume`, `refresh`. They ask the admin
+//! The operators' commands: `accounts`, `contact`, `token`, `link`, `dead`, `budgets`, `audit`, `pause`, `resume`, `refresh`. They ask the admin
 //! listener of a running process, so they work beside an embedded one, too.
 
 mod contact;
 mod doctor;
+mod link;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::wiring::TOKEN_FILE;
 
 pub use contact::{Contact, Token, contact, token};
 pub use doctor::{Doctor, doctor};
+pub use link::{Link, link};
 
 /// Longer than an account is waited for before it is forgotten.
 const TIMEOUT: Duration = Duration::from_secs(90);

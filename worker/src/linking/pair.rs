@@ -191,6 +191,10 @@ impl Pairing {
             url: look.url.render(id),
             icon: look.icon.clone(),
         };
+        // First, so that a link that was written is known of, whoever dies before the other is.
+        let now = self.clock.now();
+        let joined = records::join(&*self.store, &self.account, (&dms.id, &web1on1.id), now).await;
+        joined.map_err(store_down)?;
         let rules = &self.rules;
         let at_web1on1 = to(&rules.to_dms, &dms.id);
         let mut written = self.show(Side::Web1on1, web1on1, Some(&at_web1on1), to_web1on1).await?;
@@ -204,9 +208,6 @@ impl Pairing {
             .write(Side::Dms, dms, shown, web1on1.conversation.clone(), to_dms)
             .await?;
         crash::point("after_links");
-        let now = self.clock.now();
-        let joined = records::join(&*self.store, &self.account, (&dms.id, &web1on1.id), now).await;
-        joined.map_err(store_down)?;
         let (contact, conversation) = (web1on1.id.clone(), web1on1.conversation.clone());
         Ok(match written {
             true => Answer::Updated { contact, conversation },
