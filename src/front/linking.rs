@@ -276,7 +276,8 @@ fn prove<'a>(linking: &'a Linking, headers: &HeaderMap, raw: &Bytes) -> ApiResul
         }
         UpdateAuth::Hmac => {
             let given = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-            let given = given.and_then(|value| value.trim().strip_prefix("sha256="));
+            let given =
+                given.and_then(|value| Some(value.trim()).map(|value| value.strip_prefix("sha256=").unwrap_or(value)));
             Box::new(move |secret| given.is_some_and(|given| secrets::signs(given, raw, secret)))
         }
     };

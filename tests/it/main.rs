@@ -20,6 +20,7 @@ mod guarded;
 mod https;
 mod images;
 mod interactions;
+mod linking;
 mod metrics;
 mod monitoring;
 mod odoo;
