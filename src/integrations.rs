@@ -2,6 +2,7 @@
 
 mod auth_type;
 mod budgets;
+mod by_hand;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use worker::{CrmSource, Source, Sources, Subscribing, Traits};
 
 use crate::guard::Guard;
 use crate::images::{Image, Purpose};
+
+pub use by_hand::{ByHand, renewals};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
 const CLIENTS: usize = 2_000;
@@ -54,6 +57,8 @@ pub struct Integration {
     traits: Traits,
     pace: Pace,
     mapping: u32,
+    /// `http.public_url`.
+    base: Option<String>,
     /// Where the world reaches the webhooks of its accounts, or why the CRM is not asked for one.
     hooks_at: Result<String, String>,
     deps: Deps,
@@ -278,6 +283,7 @@ impl Integration {
                     .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
             mapping,
+            base: crate::urls::base(all),
             hooks_at: hooks_at(name, &connector, settings, all),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,

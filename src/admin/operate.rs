@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod explain;
 pub mod life;
 pub mod token;
+pub mod webhook;
 
 use std::str::FromStr;
 use std::sync::Arc;
