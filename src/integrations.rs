@@ -2,6 +2,7 @@
 
 mod auth_type;
 mod budgets;
+mod by_hand;
 mod linking;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +30,7 @@ use worker::{CrmSource, Linker, Source, Sources, Subscribing, Traits};
 use crate::guard::Guard;
 use crate::images::{Image, Purpose};
 
+pub use by_hand::{ByHand, renewals};
 pub use linking::{Dealer, Linking};
 
 /// Clients kept for their accounts; beyond this the least wanted go.
@@ -57,6 +59,8 @@ pub struct Integration {
     traits: Traits,
     pace: Pace,
     mapping: u32,
+    /// `http.public_url`.
+    base: Option<String>,
     /// Where the world reaches the webhooks of its accounts, or why the CRM is not asked for one.
     hooks_at: Result<String, String>,
     deps: Deps,
@@ -301,6 +305,7 @@ impl Integration {
                     .then_some(settings.agents.unwrap_or(all.refresh.agents)),
             },
             mapping,
+            base: crate::urls::base(all),
             hooks_at: hooks_at(name, &connector, settings, all),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
@@ -416,6 +421,8 @@ impl Integration {
         let canonical = self.connector.canonical(auth);
         let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let (locator, login) = (named(&canonical.locator), named(&canonical.principal));
+        // Of a host where all organisations log in, nobody's budget is known before the check.
+        let locator = locator.filter(|_| !self.connector.learns_its_address());
         let before = self.budgets(locator.as_deref(), login.as_deref());
         let spent: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
         let client = self

@@ -25,6 +25,7 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/accounts/{id}", get(account))
         .route("/api/accounts/{id}/erase", post(erase))
         .route("/api/accounts/{id}/lift", post(lift))
+        .route("/api/accounts/{id}/webhook", post(webhook))
         .route("/api/accounts/{id}/{action}", post(act))
         .route("/api/accounts/{id}/explain", post(explain))
         .route("/api/holds/{kind}/{name}/{action}", post(hold))
@@ -155,6 +156,11 @@ async fn lift(
 ) -> Answer {
     let who = admin.admit(&headers)?;
     shown(json!({"said": admin.operate.lift(&who, &id, &given(body)?).await?}))
+}
+
+async fn webhook(State(admin): State<Arc<Admin>>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(admin.operate.webhook(&who, &id).await?)
 }
 
 async fn explain(

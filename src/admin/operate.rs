@@ -5,6 +5,7 @@ pub mod explain;
 pub mod life;
 pub mod links;
 pub mod token;
+pub mod webhook;
 
 use std::str::FromStr;
 use std::sync::Arc;

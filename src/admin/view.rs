@@ -5,13 +5,14 @@ use contacts::dead::{self, DeadLetter};
 use contacts::holds::{self, Holds};
 use contacts::ledger::Left;
 use contacts::runs::{self, Run};
-use contacts::subscription;
+use contacts::subscription::{self, Standing, Subscription};
 use contacts::work::{self, Task, Work};
 use contacts::{AccountId, Lane, Micros, StoreError, Stream, accounts};
 use serde::Serialize;
 
 use super::Admin;
 use super::history::Line;
+use crate::integrations::{ByHand, renewals};
 use crate::sampling::account_ids;
 use crate::status::{self, AccountStatus, State, Status, held, span};
 
@@ -128,6 +129,10 @@ pub struct AccountView {
     pub called: Option<When>,
     pub verified: Option<When>,
     pub last_webhook: Option<When>,
+    /// How a person sets its webhook up at the CRM, where none has come and the bridge cannot ask for one.
+    pub by_hand: Option<ByHand>,
+    /// Credentials that end at the CRM, one sentence each.
+    pub renewals: Vec<String>,
     /// Ids that webhooks named and nobody has fetched since.
     pub dirty: usize,
     pub paused: bool,
@@ -393,13 +398,24 @@ impl Admin {
         if account.dealer.is_some() {
             status.mind_inbox(&*self.store, &id, now).await?;
         }
-        status.webhook = subscription::load(&*self.store, &id)
-            .await?
-            .map(|known| status::webhook(&known, now));
-        let budgets = match self.integrations.get(&account.integration) {
+        let subscription = subscription::load(&*self.store, &id).await?;
+        status.webhook = subscription.as_ref().map(|known| status::webhook(known, now));
+        let integration = self.integrations.get(&account.integration);
+        let budgets = match &integration {
             Some(integration) => integration.budget_left(&account).await,
             None => Vec::new(),
         };
+        let waits_for_a_person = match subscription.as_ref().map(Subscription::standing) {
+            Some(Standing::ByHand(_) | Standing::Failing(_)) => true,
+            Some(Standing::Pending | Standing::Subscribed) => false,
+            // Of an app's webhook nobody knows whether it is there before it has spoken.
+            None => true,
+        };
+        let by_hand = integration
+            .as_ref()
+            .filter(|_| waits_for_a_person && work.last_event.is_none())
+            .and_then(|integration| integration.webhook_by_hand(&id))
+            .filter(|by_hand| subscription.is_some() || by_hand.secret_setting.is_some());
         let runs = runs::list(&*self.store, &id).await?;
         let mut letters = dead::list(&*self.store, super::operate::LETTERS).await?;
         letters.retain(|letter| letter.account.as_ref() == Some(&id));
@@ -410,6 +426,8 @@ impl Admin {
             called: known(account.called, now),
             verified: known(account.verified, now),
             last_webhook: work.last_event.map(|at| when(at, now)),
+            by_hand,
+            renewals: integration.map_or_else(Vec::new, |integration| renewals(&integration.connector)),
             dirty: self.store.dirty(&id, 10_000).await?.len(),
             paused: work.pause.is_some(),
             tasks: work

@@ -9,7 +9,7 @@ use crm::Connector;
 use serde::Serialize;
 
 use super::{Failure, print};
-use crate::integrations::{connector_source, role_name};
+use crate::integrations::{connector_source, renewals, role_name};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -81,13 +81,22 @@ fn summary(connector: &Connector, file: &str) -> String {
         .iter()
         .map(|(name, field)| format!("{name} ({})", role_name(field.role)))
         .collect();
-    format!(
+    let mut text = format!(
         "{file}: ok\n  {} ({})\n  can: {}\n  fields: {}",
         connector.title(),
         connector.id(),
         abilities(connector).join(", "),
         fields.join(", ")
-    )
+    );
+    let steps = connector.webhook().map(|hooks| hooks.manual_steps().to_vec());
+    let lines = renewals(connector)
+        .into_iter()
+        .map(|sentence| ("renew", sentence))
+        .chain(steps.into_iter().flatten().map(|step| ("webhook by hand", step)));
+    for (what, line) in lines {
+        text.push_str(&format!("\n  {what}: {line}"));
+    }
+    text
 }
 
 /// What a connector can do, in the words of the format's reference.
@@ -102,7 +111,14 @@ fn abilities(connector: &Connector) -> Vec<String> {
         yes("deletions by list", deletions.list),
         yes("reconcile by ids", deletions.ids),
         yes("agents", connector.has_agents()),
-        yes("webhooks", connector.webhook().is_some()),
+        yes(
+            "webhooks (asked for)",
+            connector.webhook().is_some_and(|hooks| hooks.can_subscribe()),
+        ),
+        yes(
+            "webhooks (by hand)",
+            connector.webhook().is_some_and(|hooks| !hooks.can_subscribe()),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -122,6 +138,10 @@ struct Listed<'a> {
     auth: Vec<&'a str>,
     /// Fields that the settings of an integration give.
     connection: Vec<&'a str>,
+    /// What a person does at the CRM for its webhook.
+    webhook_steps: &'a [String],
+    /// Fields whose values end at the CRM, one sentence each.
+    renewals: Vec<String>,
 }
 
 fn list(json: bool) -> Result<(), Failure> {
@@ -160,5 +180,7 @@ fn listed(connector: &Connector) -> Listed<'_> {
         can: abilities(connector),
         auth: from(crm::FieldSource::Auth),
         connection: from(crm::FieldSource::Integration),
+        webhook_steps: connector.webhook().map_or(&[], |hooks| hooks.manual_steps()),
+        renewals: renewals(connector),
     }
 }

@@ -4,6 +4,7 @@
 mod contact;
 mod doctor;
 mod link;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,6 +61,8 @@ pub enum Accounts {
     },
     /// One account: work, snapshots, budgets, last runs, dead letters
     Show { id: String },
+    /// How its webhook is set up at the CRM by hand: URL, secret and steps. Needs a token of ops.admin
+    Webhook { id: String },
     /// Adds an account before Talkdesk calls: its credentials are put to the CRM, and its snapshot is built
     Add {
         integration: String,
@@ -299,6 +302,10 @@ pub async fn accounts(config: Option<&Path>, access: Access, command: Option<Acc
             let account = ops.get(&format!("/api/accounts/{}", step(&id)), &[]).await?;
             ops.show(&account, account_text);
         }
+        Accounts::Webhook { id } => {
+            let told = ops.post(&format!("/api/accounts/{}/webhook", step(&id)), None).await?;
+            ops.show(&told, webhook::text);
+        }
         Accounts::Add { integration, auth } => {
             let mut problems = Vec::new();
             let auth = pairs("--auth", &auth, &mut problems);
@@ -459,6 +466,7 @@ fn account_text(account: &Value) -> String {
         words(&account["last_webhook"]),
         limits_text(&account["budgets"]),
     );
+    out.push_str(&webhook::of_account(account));
     let timed = |row: &Value, name: &str| match &row[name] {
         value @ Value::Object(_) => words(value),
         value => text(value),

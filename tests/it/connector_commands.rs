@@ -187,6 +187,24 @@ fn the_shipped_connectors_are_listed_for_people_and_programs() {
     assert_eq!(ids, shipped);
     let people = text(&snapbridge(folder.path(), &["connector", "list"]).stdout);
     assert!(shipped.iter().all(|id| people.contains(id)), "{people}");
+    let one = |id: &str| rows.as_array().into_iter().flatten().find(|row| row["id"] == id);
+    let salesforce = &one("salesforce").expect("it is listed")["webhook_steps"];
+    assert!(
+        salesforce[0].as_str().is_some_and(|step| step.contains("Setup")),
+        "{salesforce}"
+    );
+    let renewals = &one("odoo-json2").expect("it is listed")["renewals"];
+    assert!(
+        renewals[0].as_str().is_some_and(|text| text.contains("90 days")),
+        "{renewals}"
+    );
+    let checked = text(&snapbridge(folder.path(), &["connector", "check", "salesforce", "odoo-json2"]).stdout);
+    for part in [
+        "webhook by hand: In Salesforce open Setup",
+        "renew: API key (`api_key`)",
+    ] {
+        assert!(checked.contains(part), "{part:?} is not in\n{checked}");
+    }
 }
 
 #[test]

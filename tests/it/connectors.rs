@@ -1,6 +1,8 @@
 //! Every shipped connector against the fake CRM that plays its vendor, through the front.
 
 pub mod cases;
+mod login;
+mod soap;
 
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +14,7 @@ use snapbridge::wiring::Role;
 use crate::door::Door;
 use crate::harness::*;
 use crate::subscriptions::subscribed;
-use cases::{CASES, Case, Hook, case};
+use cases::{CASES, Case, Hook, Told, case};
 
 /// Edits are made this long ago: some connectors leave out what is newer than a minute.
 const AGO_MS: i64 = 90_000;
@@ -22,11 +24,22 @@ struct Scene<'a> {
     case: &'a Case,
     crm: &'a Crm,
     bridge: Bridge,
+    auth: Value,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn new(case: &'a Case, crm: &'a Crm, bridge: Bridge) -> Scene<'a> {
+        let auth = case.auth(crm);
+        Scene {
+            case,
+            crm,
+            bridge,
+            auth,
+        }
+    }
+
     async fn post(&self, path: &str, mut body: Value) -> (u16, Value) {
-        body["auth"] = self.case.auth(self.crm);
+        body["auth"] = self.auth.clone();
         self.bridge.post(&format!("/crm/{path}"), body).await
     }
 
@@ -71,9 +84,34 @@ impl Scene<'_> {
         self.case.profile.contact_id(id)
     }
 
-    /// The CRM's own counters: never one call too many.
+    /// Waits until the one that was deleted at the CRM is gone, and nobody else is.
+    async fn gone(&self, id: &str) {
+        assert!(!self.living().contains(&self.id(id)));
+        let what = format!("{}: the deleted one is gone", self.case.connector);
+        until(&what, || async { self.run(None).await.ids() == self.living() }).await;
+    }
+
+    /// Waits until what webhooks named was fetched: nobody is lost over it.
+    async fn fetched(&self) {
+        let account = self.bridge.account().await;
+        until("what webhooks named is fetched", || async {
+            let work = contacts::work::load(&*self.bridge.store, &account).await;
+            let waits = work
+                .expect("the account's work")
+                .tasks
+                .get(&contacts::Kind::Ids)
+                .is_some_and(|task| task.due.is_some());
+            let dirty = self.bridge.store.dirty(&account, 1).await.expect("a store");
+            !waits && dirty.is_empty()
+        })
+        .await;
+        assert_eq!(self.run(None).await.ids(), self.living());
+    }
+
+    /// The CRM's own counters: never one call too many, and none that it does not know.
     fn within_the_limits(&self) {
         let stats = self.crm.crm.stats("demo");
+        assert_eq!(stats.calls_of("unknown"), 0, "{:?}", stats.calls);
         assert_eq!((stats.over_limit, stats.over_concurrency), (0, 0), "{:?}", stats.limits);
         for (name, limit) in &stats.limits {
             assert_eq!(limit.over_limit, 0, "{name}");
@@ -99,11 +137,7 @@ fn renamed(ids: &[u32], name: &str) -> Control {
 async fn polled(case: &Case, backend: Backend) {
     let crm = case.crm(230).await;
     let bridge = Bridge::start(backend, &crm, &case.settings(&crm, "1s")).await;
-    let scene = Scene {
-        case,
-        crm: &crm,
-        bridge,
-    };
+    let scene = Scene::new(case, &crm, bridge);
     scene.build().await;
     let first = scene.run(None).await;
     assert_eq!(first.ids(), scene.living());
@@ -182,11 +216,7 @@ async fn pushed(case: &Case, backend: Backend) {
     }
     let bridge = Bridge::start(backend, &crm, &settings).await;
     door.lead_to(&bridge);
-    let scene = Scene {
-        case,
-        crm: &crm,
-        bridge,
-    };
+    let scene = Scene::new(case, &crm, bridge);
     scene.build().await;
     let first = scene.run(None).await;
     match case.webhook(&scene.bridge).await {
@@ -201,8 +231,34 @@ async fn pushed(case: &Case, backend: Backend) {
         scene.run(Some(&first.checkpoint)).await.ids() == edited
     })
     .await;
+    scene.fetched().await;
+    if case.hook_of_deletions {
+        crm.crm.control(Control::delete("demo", Change::ids([30]))).done();
+        scene.gone("30").await;
+    }
     let stats = crm.crm.stats("demo").webhooks;
     assert_eq!(stats.given_up, 0, "{stats:?}");
+    assert!(!stats.attempts.contains_key("not acknowledged"), "{stats:?}");
+    scene.within_the_limits();
+    scene.bridge.stop().await;
+}
+
+/// A deletion that no webhook tells of: `told` says whether a poll is, or only the full pass that follows can tell.
+async fn deleted(case: &Case, told: Told) {
+    let crm = case.crm(60).await;
+    let reconcile = match told {
+        Told::Yes => "1h",
+        Told::No => {
+            crm.crm.knobs("demo", |knobs| knobs.no_tombstones = true);
+            "1s"
+        }
+    };
+    let bridge = Bridge::start(Backend::Embedded, &crm, &case.paced(&crm, "1s", reconcile)).await;
+    let scene = Scene::new(case, &crm, bridge);
+    scene.build().await;
+    assert_eq!(scene.run(None).await.ids(), scene.living());
+    crm.crm.control(Control::delete("demo", Change::ids([5]))).done();
+    scene.gone("5").await;
     scene.within_the_limits();
     scene.bridge.stop().await;
 }
@@ -213,6 +269,12 @@ macro_rules! scenes {
             use super::*;
 
             on_both!(by_poll, |backend| async move { polled(case($id), backend).await });
+
+            /// Whatever a poll is told or was told too early: the full pass finds it.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn deletions_without_a_trace() {
+                deleted(case($id), Told::No).await;
+            }
         })*
 
         #[test]
@@ -270,6 +332,35 @@ by_webhook! {
     odoo_json2 "odoo-json2"
     twenty "twenty"
     web1on1 "web1on1"
+}
+
+macro_rules! deletions_by_poll {
+    ($($name:ident $id:literal)*) => {
+        /// Lists of deletions, rows that say so, and delta streams are enough: no full pass comes in the time of a test.
+        mod deletions_by_poll {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                deleted(case($id), Told::Yes).await;
+            })*
+
+            #[test]
+            fn every_connector_that_is_told_is_played() {
+                let told = CASES.iter().filter(|case| case.told == Told::Yes).map(|case| case.connector);
+                assert_eq!(told.collect::<BTreeSet<_>>(), BTreeSet::from([$($id),*]));
+            }
+        }
+    };
+}
+
+deletions_by_poll! {
+    hubspot "hubspot"
+    zendesk "zendesk"
+    zoho "zoho"
+    salesforce "salesforce"
+    freshdesk "freshdesk"
+    dataverse "dataverse"
 }
 
 macro_rules! of_one_time {
@@ -383,11 +474,7 @@ async fn hubspot_beyond_the_cap() {
         &crm,
     )
     .await;
-    let scene = Scene {
-        case: &quick,
-        crm: &crm,
-        bridge,
-    };
+    let scene = Scene::new(&quick, &crm, bridge);
     scene.build().await;
     let first = scene.run(None).await;
     assert_eq!(first.ids().len(), ALL);

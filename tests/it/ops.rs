@@ -4,6 +4,7 @@ mod browser;
 mod doctor;
 mod explain;
 mod life;
+mod webhook;
 
 use contacts::{Kind, Stream, dead, work};
 use fake_crm::{Change, Control};

@@ -354,11 +354,52 @@ on_both!(
             .settings()
             .replace(connector, &format!("{connector}subscribe = \"off\"\n"));
         let again = scene.restart(bridge, &off).await;
-        scene.look_again(&again, &account, |_| {}).await;
+        until("the start ends it", || async {
+            known(&again, &account).await.standing() == Standing::ByHand("integrations.crm.subscribe is off")
+        })
+        .await;
         assert!(scene.own(&again, &account).is_empty());
-        let known = known(&again, &account).await;
-        assert_eq!(known.standing(), Standing::ByHand("integrations.crm.subscribe is off"));
         again.stop().await;
+    }
+);
+
+on_both!(
+    another_public_url_is_taken_up_with_the_next_start,
+    |backend| async move {
+        let mut scene = Scene::set("espocrm", backend).await;
+        let bridge = scene.bridge(&scene.settings()).await;
+        let account = scene.build(&bridge).await;
+        subscribed(&bridge).await;
+        let before = scene.own(&bridge, &account);
+        // The next look would come in an hour.
+        scene.door = Door::open().await;
+        let again = scene.restart(bridge, &scene.settings()).await;
+        until("it delivers to the new URL alone", || async {
+            let hooks = scene.crm.crm.hooks("demo");
+            let moved = hooks
+                .values()
+                .filter(|hook| hook.url.starts_with(&scene.door.url))
+                .count();
+            (hooks.len(), moved) == (topics("espocrm") + 1, topics("espocrm"))
+        })
+        .await;
+        subscribed(&again).await;
+        assert!(scene.own(&again, &account).is_disjoint(&before));
+        scene.an_edit_arrives(&again, "Moved").await;
+        let asked = scene.calls(Op::Subscribe);
+
+        // From nowhere to somewhere: what was left to a person is asked for.
+        let without = scene.case.settings(&scene.crm, "1h");
+        let nowhere = scene.restart(again, &without).await;
+        until("it is left to a person", || async {
+            known(&nowhere, &account).await.standing() == Standing::ByHand("http.public_url is not set")
+        })
+        .await;
+        let somewhere = scene.restart(nowhere, &scene.settings()).await;
+        subscribed(&somewhere).await;
+        assert_eq!(scene.own(&somewhere, &account).len(), topics("espocrm"));
+        assert_eq!(scene.calls(Op::Subscribe), asked + topics("espocrm") as u64);
+        somewhere.stop().await;
     }
 );
 

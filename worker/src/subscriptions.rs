@@ -2,13 +2,18 @@
 //! has ended, a known one once per reconcile and in time before it ends. What is done is decided by
 //! [`contacts::subscription::plan`]; every worker process does this, and an account is one process's at a time.
 //!
+//! Settings change with a start only, so a process that starts goes once over all that is known and looks at once at what its settings
+//! want otherwise: another `http.public_url`, `subscribe`, or other topics. It looks itself, as a process of the time before
+//! would find everything in order. Once, so that two processes whose settings differ for good do not undo each other's work all day.
+//!
 //! A refusal is the subscription's own: refreshes go on, and so do polls, which find whatever no webhook told of.
 
 use std::time::Duration;
 
 use contacts::accounts::{self, Account};
+use contacts::ports::DocKind;
 use contacts::subscription::{self, Held, SUBSCRIBE, Step, Subscription, Wanted};
-use contacts::{AccountId, ErrorKind, StoreError, work};
+use contacts::{AccountId, ErrorKind, Shard, StoreError, work};
 use crm::{Client, CrmError, Fate, Hook, Subscribed};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,14 +23,25 @@ use crate::source::Subscribing;
 
 /// Subscriptions looked at per shard and round; the rest comes with the next.
 const PER_SHARD: usize = 50;
+/// Subscriptions that a process that started compares with its settings per round.
+const REVIEWED: usize = 50;
 
 pub async fn run(deps: Deps, stop: CancellationToken) {
+    let mut review = Review::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             looked = once(&deps) => {
                 if let Err(error) = looked {
                     tracing::warn!(%error, "the subscriptions that are due could not be read");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            gone_on = review.go_on(&deps) => {
+                if let Err(error) = gone_on {
+                    tracing::warn!(%error, "the subscriptions of the time before could not be read");
                 }
             }
         }
@@ -58,6 +74,70 @@ pub async fn once(deps: &Deps) -> Result<(), StoreError> {
     }
     while looks.join_next().await.is_some() {}
     Ok(())
+}
+
+/// How far a process that started has compared what is known with its settings.
+pub struct Review {
+    shards: Vec<Shard>,
+    after: Option<String>,
+}
+
+impl Default for Review {
+    fn default() -> Review {
+        Review {
+            shards: Shard::all().collect(),
+            after: None,
+        }
+    }
+}
+
+impl Review {
+    /// Compares the next ones, and brings about what differs. Nothing is left to do once it has met all.
+    pub async fn go_on(&mut self, deps: &Deps) -> Result<(), StoreError> {
+        let mut left = REVIEWED;
+        while left > 0 {
+            let Some(shard) = self.shards.last().copied() else {
+                return Ok(());
+            };
+            let page = deps
+                .store
+                .list(DocKind::Subscription, shard, self.after.as_deref(), left)
+                .await?;
+            for id in page.iter().filter_map(|id| id.parse().ok()) {
+                compare(deps, &id).await?;
+            }
+            if page.len() < left {
+                self.shards.pop();
+                self.after = None;
+            } else {
+                self.after = page.last().cloned();
+            }
+            left -= page.len();
+        }
+        Ok(())
+    }
+}
+
+async fn compare(deps: &Deps, id: &AccountId) -> Result<(), StoreError> {
+    let Some(account) = accounts::get(&*deps.store, id).await? else {
+        return Ok(());
+    };
+    let Some(Subscribing { wanted, by_hand, .. }) = deps.sources.subscribing(&account) else {
+        return Ok(());
+    };
+    let now = deps.clock.now();
+    let differs = subscription::update(&*deps.store, id, |known| {
+        let differs = !known.fits(wanted.as_ref(), by_hand.as_deref());
+        if differs {
+            known.due = known.due.min(now);
+        }
+        differs
+    })
+    .await?;
+    match differs {
+        Some(true) => look(deps, id).await,
+        _ => Ok(()),
+    }
 }
 
 /// The account's first full pass has ended: from now on it has a subscription to look at, if it may have one.

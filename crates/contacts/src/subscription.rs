@@ -5,6 +5,7 @@
 //! lost, a store that was lost, or two workers at once never lead to a second subscription that stays, and what somebody else
 //! made is left alone: only what delivers to the account's own URL, which nobody can guess, is ever ended.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -205,6 +206,24 @@ impl Subscription {
             (None, None) if self.held.is_empty() => Standing::Pending,
             (None, None) => Standing::Subscribed,
         }
+    }
+
+    /// Whether what is held, or left to a person, is what is wanted. While somebody is at it, or the last attempt failed, that is
+    /// for the look to come.
+    pub fn fits(&self, wanted: Option<&Wanted>, by_hand: Option<&str>) -> bool {
+        if self.claim.is_some() || self.last_error.is_some() {
+            return true;
+        }
+        let Some(wanted) = wanted else {
+            return self.held.is_empty() && self.by_hand.as_deref() == by_hand;
+        };
+        let topics: BTreeSet<&str> = self.held.iter().map(|held| held.topic.as_str()).collect();
+        let is_all = topics
+            .iter()
+            .copied()
+            .eq(wanted.topics.iter().map(String::as_str).collect::<BTreeSet<_>>());
+        let is_there = is_all && self.held.iter().all(|held| held.url == wanted.url);
+        self.by_hand.is_none() && (self.held.is_empty() || is_there)
     }
 
     /// Takes it in hand, if it is due and nobody else has it.

@@ -167,6 +167,15 @@ impl Connector {
         self.spec.check.learn.keys().map(String::as_str)
     }
 
+    /// Whether the check tells where the CRM is. Then `auth` says where one logs in, a place that accounts may share.
+    pub fn learns_its_address(&self) -> bool {
+        let mut parts = self.spec.connection.base_url.expressions();
+        parts.any(|part| {
+            self.learned_names()
+                .any(|name| part.text().contains(&format!("conn.{name}")))
+        })
+    }
+
     /// The canonical form of an `auth`.
     pub fn canonical(&self, auth: &BTreeMap<String, String>) -> Canonical {
         identity::canonical(&self.spec, auth)

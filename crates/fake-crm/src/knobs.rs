@@ -64,7 +64,8 @@ pub struct Knobs {
     pub hold_back_ms: u64,
     /// Tokens of changes (Dataverse) and of pages (Zoho) are forgotten after this long.
     pub token_life_ms: u64,
-    /// The address that token endpoints tell for the API (Salesforce, Zoho). None: the one that was called.
+    /// The address that token endpoints, and Salesforce's userinfo, tell for the API (Salesforce, Zoho). None: the one that was
+    /// called.
     pub instance_url: Option<String>,
     /// Access tokens that the account's own token endpoint makes live this long.
     pub access_life_ms: u64,

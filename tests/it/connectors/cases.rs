@@ -21,6 +21,19 @@ pub struct Case {
     pub not_played: &'static [&'static str],
     /// Whether the fake plays the first type of interactions.
     pub interactions: bool,
+    /// How a poll is told of deletions.
+    pub told: Told,
+    /// Whether the vendor's webhook, set up as the connector says, is of deletions, too.
+    pub hook_of_deletions: bool,
+}
+
+/// How a poll is told of deletions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// By a list of them, or by rows among the changes.
+    Yes,
+    /// Not at all: only a full pass finds that a contact is gone.
+    No,
 }
 
 /// How the secret reaches the vendor.
@@ -48,6 +61,8 @@ const CASE: Case = Case {
     hook: Hook::Asked,
     not_played: &[],
     interactions: true,
+    told: Told::No,
+    hook_of_deletions: true,
 };
 
 /// Limits that a test is not slowed by stand on both sides: in the connector's settings and in the fake's knobs.
@@ -57,6 +72,7 @@ pub const CASES: &[Case] = &[
         profile: Profile::HubSpot,
         auth: &[("access_token", TOKEN)],
         hook: Hook::App,
+        told: Told::Yes,
         ..CASE
     },
     Case {
@@ -78,6 +94,7 @@ pub const CASES: &[Case] = &[
         auth: &[("site", "SITE"), ("email", "eve@example.com"), ("api_token", TOKEN)],
         connection: &[("exports", "600")],
         hook: Hook::Secret,
+        told: Told::Yes,
         ..CASE
     },
     Case {
@@ -85,6 +102,7 @@ pub const CASES: &[Case] = &[
         profile: Profile::Zoho,
         auth: &[("access_token", TOKEN)],
         hook: Hook::Secret,
+        told: Told::Yes,
         ..CASE
     },
     Case {
@@ -92,6 +110,8 @@ pub const CASES: &[Case] = &[
         profile: Profile::Salesforce,
         auth: &[("site", "SITE"), ("access_token", TOKEN)],
         hook: Hook::Key,
+        told: Told::Yes,
+        hook_of_deletions: false,
         ..CASE
     },
     Case {
@@ -100,6 +120,8 @@ pub const CASES: &[Case] = &[
         auth: &[("site", "SITE"), ("api_key", TOKEN)],
         connection: &[("per_minute", "2000")],
         hook: Hook::Header,
+        told: Told::Yes,
+        hook_of_deletions: false,
         ..CASE
     },
     Case {
@@ -115,6 +137,7 @@ pub const CASES: &[Case] = &[
         auth: &[("site", "SITE"), ("tenant", "t"), ("access_token", TOKEN)],
         hook: Hook::Header,
         interactions: false,
+        told: Told::Yes,
         ..CASE
     },
     Case {
@@ -123,6 +146,7 @@ pub const CASES: &[Case] = &[
         auth: &[("site", "SITE"), ("db", "demo"), ("login", "eve"), ("api_key", TOKEN)],
         connection: &[("per_second", "1000")],
         hook: Hook::Key,
+        hook_of_deletions: false,
         ..CASE
     },
     Case {
@@ -131,6 +155,7 @@ pub const CASES: &[Case] = &[
         auth: &[("site", "SITE"), ("db", "demo"), ("api_key", TOKEN)],
         connection: &[("per_second", "1000")],
         hook: Hook::Key,
+        hook_of_deletions: false,
         ..CASE
     },
     Case {
@@ -146,6 +171,7 @@ pub const CASES: &[Case] = &[
         profile: Profile::Web1on1,
         auth: &[("bot_token", TOKEN)],
         hook: Hook::Secret,
+        hook_of_deletions: false,
         ..CASE
     },
 ];
@@ -207,9 +233,14 @@ impl Case {
 
     /// Settings of the integration `crm`, which speaks to the fake by this connector.
     pub fn settings(&self, crm: &Crm, poll: &str) -> String {
+        self.paced(crm, poll, poll)
+    }
+
+    /// The same, with full passes more rarely than polls.
+    pub fn paced(&self, crm: &Crm, poll: &str, reconcile: &str) -> String {
         let mut text = format!(
             "refresh.sweep = \"100ms\"\nretry.first = \"200ms\"\n[integrations.crm]\nconnector = \"{}\"\nallow_hosts = [\"{}\"]\n\
-             region = \"PT\"\npoll = \"{poll}\"\nreconcile = \"{poll}\"\n[integrations.crm.connection]\n",
+             region = \"PT\"\npoll = \"{poll}\"\nreconcile = \"{reconcile}\"\n[integrations.crm.connection]\n",
             self.connector, crm.url
         );
         let mut put = |name: &str, value: &str| text.push_str(&format!("{name} = \"{value}\"\n"));

@@ -233,6 +233,10 @@ proptest! {
             }
         }
         world.settle(true);
+        let known = Subscription { held: world.held.clone(), ..Subscription::default() };
+        prop_assert!(known.fits(Some(&world.wanted), None), "a start would look at it again: {known:?}");
+        let elsewhere = Wanted { url: format!("{}/elsewhere", world.wanted.url), ..world.wanted.clone() };
+        prop_assert!(!known.fits(Some(&elsewhere), None) && !known.fits(None, Some("it is off")));
         prop_assert!(world.look(true, 0).is_empty());
         let own = world.own(&world.wanted.url);
         let mut told: Vec<&str> = own.iter().map(|row| row.topic.as_str()).collect();
@@ -351,4 +355,18 @@ fn the_first_shape_of_the_document_is_read_for_ever() {
         serde_json::from_slice::<Subscription>(b"{}").unwrap(),
         Subscription::default()
     );
+}
+
+#[test]
+fn what_was_left_to_a_person_fits_as_long_as_its_reason_does() {
+    let wanted = world(1, SecretOf::Bridge, false).wanted;
+    let mut known = Subscription::default();
+    assert!(known.fits(Some(&wanted), None), "it is due already");
+    known.succeeded(Some("http.public_url is not set".to_owned()));
+    assert!(known.fits(None, Some("http.public_url is not set")));
+    assert!(!known.fits(None, Some("integrations.crm.subscribe is off")));
+    assert!(!known.fits(Some(&wanted), None));
+    // Its next attempt has a time already, and a CRM that refuses is asked no sooner.
+    known.failed(ErrorKind::Rejected, "no".to_owned(), Micros(1), &RetryPolicy::default());
+    assert!(known.fits(Some(&wanted), None));
 }

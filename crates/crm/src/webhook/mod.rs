@@ -82,7 +82,7 @@ pub struct Hooks<'a> {
     pub(crate) spec: &'a Webhook,
 }
 
-impl Hooks<'_> {
+impl<'a> Hooks<'a> {
     /// Whether the sender has one URL for all accounts.
     pub fn is_app_level(&self) -> bool {
         matches!(self.spec.scope, HookScope::App | HookScope::Both)
@@ -99,7 +99,7 @@ impl Hooks<'_> {
     }
 
     /// Steps for a person who sets the webhook up.
-    pub fn manual_steps(&self) -> &[String] {
+    pub fn manual_steps(&self) -> &'a [String] {
         self.spec.subscribe.as_ref().map_or(&[], |subscribe| &subscribe.manual)
     }
 

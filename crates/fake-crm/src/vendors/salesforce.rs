@@ -1,7 +1,8 @@
 //! Salesforce, REST API (any version of `/services/data/vNN.0`) and outbound messages.
 //!
 //! From Salesforce's REST, SOQL and SOAP outbound message guides, 2026. The base address comes from the token's
-//! `instance_url`; error bodies are arrays; the limit header has two pairs; a message wants its `Ack`.
+//! `instance_url`, and from `urls.custom_domain` of userinfo; error bodies are arrays; the limit header has two pairs; a
+//! message wants its `Ack`.
 //! **Recalled**: stamps of whole seconds; ten query locators at a time; deletions are listed for 15 days; a message is of
 //! what was made or changed, never of what was deleted.
 
@@ -286,6 +287,7 @@ fn userinfo(state: &State, request: &Request) -> Reply {
     let user = state.user(ordinal);
     let (organization, id) = (organization(state), Salesforce.user_id(ordinal));
     let origin = request.origin();
+    let own = state.knobs.instance_url.clone().unwrap_or_else(|| origin.clone());
     Reply::ok(&json!({
         "sub": format!("{origin}/id/{organization}/{id}"),
         "user_id": id,
@@ -295,7 +297,7 @@ fn userinfo(state: &State, request: &Request) -> Reply {
         "email": user.and_then(|user| user.email),
         "zoneinfo": state.knobs.time_zone,
         "active": true,
-        "urls": {"rest": format!("{origin}/services/data/v{{version}}/"), "custom_domain": origin},
+        "urls": {"rest": format!("{own}/services/data/v{{version}}/"), "custom_domain": own},
     }))
 }
 

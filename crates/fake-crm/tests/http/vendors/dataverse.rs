@@ -19,6 +19,26 @@ fn local(crm: &Crm, link: &Value) -> String {
 }
 
 #[tokio::test]
+async fn a_record_has_an_address_and_what_is_none_says_so() {
+    let crm = crm(Profile::Dataverse, 3).await;
+    let id = &own(Profile::Dataverse, [2])[0];
+    let at = format!("{CONTACTS}({id})");
+    assert_eq!(
+        crm.ok(&format!("{at}?$select=contactid")).await["contactid"],
+        id.as_str()
+    );
+    crm.control(Control::delete("demo", Change::ids([2])));
+    for (path, code) in [(at.as_str(), "0x80040217"), ("/api/data/v9.2/contracts", "0x8006088a")] {
+        let gone = crm.get(path).await;
+        assert_eq!(
+            (gone.status, gone.json()["error"]["code"].as_str()),
+            (404, Some(code)),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn pages_are_as_large_as_is_preferred_each_time() {
     let crm = crm(Profile::Dataverse, 30).await;
     crm.control(Control::touch("demo", Change::ids(1..=20).stamped(1_900_000_000_000)));

@@ -44,6 +44,8 @@ async fn the_instance_is_learned_from_the_token() {
         .crm
         .knobs("demo", |knobs| knobs.instance_url = Some(other.clone()));
     assert_eq!(ask(super::TOKEN).await.json()["instance_url"], other);
+    let who = crm.ok("/services/oauth2/userinfo").await;
+    assert_eq!(who["urls"]["custom_domain"], other);
     crm.served.crm.knobs("demo", |knobs| knobs.access_life_ms = 0);
     let short = ask(super::TOKEN).await.json();
     let ended = crm
