@@ -27,6 +27,7 @@ mod openapi;
 mod ops;
 mod paperwork;
 mod processes;
+mod rolling;
 mod secrets;
 mod stalled;
 mod subscriptions;
