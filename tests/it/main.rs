@@ -15,6 +15,7 @@ mod compose;
 mod connector_commands;
 mod connectors;
 mod contract;
+mod deploy;
 mod faults;
 mod guarded;
 mod https;
