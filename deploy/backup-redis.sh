@@ -10,6 +10,11 @@ if [ -e "$to" ]; then
   exit 1
 fi
 
+if ! ls "$from"/*.manifest >/dev/null 2>&1; then
+  echo "$from has no manifest: name the folder of the append-only files (appenddirname) of a Redis 7 or later" >&2
+  exit 1
+fi
+
 copy() {
   rm -rf "$to.part"
   mkdir -p "$to.part"
@@ -28,7 +33,7 @@ until copy; do
   tries=$((tries + 1))
   if [ "$tries" = 20 ]; then
     rm -rf "$to.part"
-    echo "no consistent copy after $tries tries: is $from the appenddirname of a Redis 7 or later?" >&2
+    echo "no consistent copy after $tries tries: the files change all the time; try again when no rewrite is due" >&2
     exit 1
   fi
   sleep 1
