@@ -11,11 +11,14 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin snapbridge \
-    && cp target/release/snapbridge /snapbridge
+    && cp target/release/snapbridge /snapbridge \
+    && mkdir /data
 
 # glibc, libgcc and CA certificates; the user `nonroot` is 65532:65532.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /snapbridge /usr/local/bin/snapbridge
+# A volume mounted here for the first time gets its owner from this folder.
+COPY --from=build --chown=65532:65532 /data /var/lib/snapbridge
 EXPOSE 8080
 # The admin listener (health, metrics) is 8081; never publish it.
 ENTRYPOINT ["/usr/local/bin/snapbridge"]

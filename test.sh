@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Passes every test there is: format, lints, all crates on both backends, and the demo on both. On a fresh Debian it installs
-# what is missing (Redis, RabbitMQ, a reader of PDFs, a browser, promtool), and it starts servers of its own, on ports and folders of its own.
+# what is missing (Redis, RabbitMQ, a reader of PDFs, a browser, promtool, Caddy, sqlite3, systemd-analyze), and it starts servers of its own, on ports and folders of its own.
 #
 #   ./test.sh            everything
 #   ./test.sh services   only starts the servers, prints their URLs, and keeps them until Ctrl-C
@@ -25,6 +25,9 @@ need pdftotext poppler-utils
 need chromium chromium
 need chromedriver chromium-driver
 need promtool prometheus
+need caddy caddy
+need sqlite3 sqlite3
+need systemd-analyze systemd
 python3 -c 'import yaml' 2>/dev/null || missing+=(python3-yaml)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -130,6 +133,12 @@ if ! command -v schemathesis >/dev/null 2>&1; then
   python3 -m venv "$work/venv"
   "$work/venv/bin/pip" install --quiet --disable-pip-version-check schemathesis==4.32.5
   export SNAPBRIDGE_TEST_SCHEMATHESIS="$work/venv/bin/schemathesis"
+fi
+if ! python3 -c 'import kubernetes_validate' 2>/dev/null; then
+  say "installing kubernetes-validate (PyPI), which has the schemas that manifests must keep to"
+  python3 -m venv "$work/venv-kubernetes"
+  "$work/venv-kubernetes/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+  export SNAPBRIDGE_TEST_KUBERNETES_VALIDATE="$work/venv-kubernetes/bin/python"
 fi
 
 say "tests of all crates, on both backends"

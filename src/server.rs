@@ -1,12 +1,15 @@
 //! Serves a router over HTTP/1.1 with the limits that `axum::serve` lacks: a time for the request head, a cap on
 //! connections, a bounded drain; over TLS where there is a certificate.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -37,14 +40,27 @@ pub struct Peer {
     pub tls: bool,
 }
 
-/// Serves until `stop`, then finishes the requests in hand within the drain.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    tls: Option<Arc<Tls>>,
-    stop: CancellationToken,
-) {
+/// When a server ends: at `last_call` it begins to part from its clients, at `stop` it takes nobody any more.
+#[derive(Clone, Debug)]
+pub struct Stopping {
+    /// Every answer from now on ends its connection, as the next request on it might meet a listener that is gone.
+    pub last_call: CancellationToken,
+    pub stop: CancellationToken,
+}
+
+impl Stopping {
+    /// Without a last call.
+    pub fn at(stop: CancellationToken) -> Stopping {
+        Stopping {
+            last_call: stop.clone(),
+            stop,
+        }
+    }
+}
+
+/// Serves until it is to stop, then finishes the requests in hand within the drain.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, tls: Option<Arc<Tls>>, stopping: Stopping) {
+    let Stopping { last_call, stop } = stopping;
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
@@ -77,17 +93,17 @@ pub async fn serve(
             tls: tls.is_some(),
         };
         let (http, router, watcher) = (http.clone(), router.clone(), graceful.watcher());
-        let (tls, stop) = (tls.clone(), stop.clone());
+        let (tls, stop, last_call) = (tls.clone(), stop.clone(), last_call.clone());
         tokio::spawn(async move {
             match tls {
-                None => talk(stream, peer, http, router, watcher).await,
+                None => talk(stream, peer, http, router, last_call, watcher).await,
                 Some(tls) => {
                     let greeted = tokio::select! {
                         () = stop.cancelled() => None,
                         greeted = tls.greet(stream) => greeted,
                     };
                     if let Some(stream) = greeted {
-                        talk(stream, peer, http, router, watcher).await;
+                        talk(stream, peer, http, router, last_call, watcher).await;
                     }
                 }
             }
@@ -100,14 +116,29 @@ pub async fn serve(
     }
 }
 
-async fn talk<S>(stream: S, peer: Peer, http: http1::Builder, router: Router, watcher: Watcher)
-where
+async fn talk<S>(
+    stream: S,
+    peer: Peer,
+    http: http1::Builder,
+    router: Router,
+    last_call: CancellationToken,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
-        router.call(request)
+        let (answer, last_call) = (router.call(request), last_call.clone());
+        async move {
+            let mut answer = answer.await?;
+            if last_call.is_cancelled() {
+                answer
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection).await {

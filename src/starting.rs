@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::front::ApiError;
-use crate::server::{self, Limits};
+use crate::server::{self, Limits, Stopping};
 use crate::wiring::{Listeners, Role};
 
 /// Serves second handles of the listeners until [`Starting::end`].
@@ -37,9 +37,13 @@ impl Starting {
         };
         let serve = |listener: &TcpListener, router: Router, tls| -> std::io::Result<()> {
             let twin = TcpListener::from_std(listener.as_fd().try_clone_to_owned()?.into())?;
-            starting
-                .tasks
-                .spawn(server::serve(twin, router, limits, tls, starting.stop.clone()));
+            starting.tasks.spawn(server::serve(
+                twin,
+                router,
+                limits,
+                tls,
+                Stopping::at(starting.stop.clone()),
+            ));
             Ok(())
         };
         serve(&listeners.admin, admin(role), None)?;

@@ -24,8 +24,9 @@ use crate::admin::{self, Admin};
 use crate::dealers::Dealers;
 use crate::front::{self, Front};
 use crate::integrations::Integrations;
+use crate::server::{self, Stopping};
 use crate::tls::Tls;
-use crate::{origin, sampling, server};
+use crate::{origin, sampling};
 
 /// The parts that every role shares.
 pub struct Parts {
@@ -308,7 +309,8 @@ pub async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListe
         .with_context(|| format!("cannot listen on {address} ({setting}); is it taken? Port 0 takes any free one"))
 }
 
-/// Runs a role until `stop`: listeners, worker, gauges. Returns when everything has ended or its grace is over.
+/// Runs a role until `stop`: listeners, worker, gauges. Returns when everything has ended or its grace is over. From `stop` on
+/// the process is not ready; its public listener closes `http.drain` later, and the admin listener after that.
 pub async fn run(
     parts: Parts,
     role: Role,
@@ -346,20 +348,26 @@ pub async fn run(
     tasks.spawn(dealers.run(stop.clone()));
     let upkeep = metrics.spawn_upkeep(stop.clone());
     tracing::info!(address = %listeners.admin.local_addr()?, "serving health and metrics");
-    let admin = Admin::new(role, &parts, metrics);
+    let admin = Admin::new(role, &parts, metrics, stop.clone());
     tasks.spawn(admin.clone().keep_history(stop.clone()));
+    let (http, stop_grace) = (&parts.settings.http, parts.settings.worker.stop_grace);
     let limits = server::Limits {
-        header_timeout: parts.settings.http.header_timeout,
-        connections: parts.settings.http.max_connections,
-        drain: parts.settings.worker.stop_grace,
+        header_timeout: http.header_timeout,
+        connections: http.max_connections,
+        drain: stop_grace,
+    };
+    let front_ended = match listeners.public {
+        Some(_) => CancellationToken::new(),
+        None => stop.clone(),
     };
     tasks.spawn(server::serve(
         listeners.admin,
         admin::router(admin),
         limits,
         None,
-        stop.clone(),
+        Stopping::at(front_ended.clone()),
     ));
+    let mut grace = stop_grace;
     if let Some(listener) = listeners.public {
         let address = listener.local_addr()?;
         tracing::info!(%address, tls = listeners.tls.is_some(), "serving Talkdesk and webhooks");
@@ -372,13 +380,33 @@ pub async fn run(
         if let Some(tls) = &listeners.tls {
             tasks.spawn(tls.clone().watch(stop.clone()));
         }
-        tasks.spawn(server::serve(
+        // Whatever takes longer than the deadline is answered 504.
+        let limits = server::Limits {
+            drain: http.request_deadline,
+            ..limits
+        };
+        let closing = CancellationToken::new();
+        let serving = server::serve(
             listener,
             front::router(Arc::new(parts.front())),
             limits,
             listeners.tls,
-            stop.clone(),
-        ));
+            Stopping {
+                last_call: stop.clone(),
+                stop: closing.clone(),
+            },
+        );
+        tasks.spawn(async move {
+            serving.await;
+            front_ended.cancel();
+        });
+        let (stop, drain) = (stop.clone(), http.drain);
+        tasks.spawn(async move {
+            stop.cancelled().await;
+            tokio::time::sleep(drain).await;
+            closing.cancel();
+        });
+        grace = grace.max(http.drain + http.request_deadline);
     }
     let result = if role.has_worker() {
         tokio::select! {
@@ -390,7 +418,7 @@ pub async fn run(
         Ok(())
     };
     stop.cancel();
-    let _ = process::stop::drain(&tasks, parts.settings.worker.stop_grace + Duration::from_secs(1)).await;
+    let _ = process::stop::drain(&tasks, grace + Duration::from_secs(1)).await;
     upkeep.abort();
     result
 }

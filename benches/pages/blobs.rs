@@ -44,7 +44,13 @@ impl Blobs {
             connections: 512,
             drain: Duration::from_secs(1),
         };
-        tokio::spawn(server::serve(listener, router, limits, None, stop));
+        tokio::spawn(server::serve(
+            listener,
+            router,
+            limits,
+            None,
+            server::Stopping::at(stop),
+        ));
         Ok(address)
     }
 }

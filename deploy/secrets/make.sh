@@ -15,7 +15,7 @@ write() {
   echo "made $1"
 }
 
-redis=999:999 rabbitmq=999:999 snapbridge=65532:65532
+redis=999:999 rabbitmq=999:999 snapbridge=65532:65532 grafana=472:472
 
 # Both ends of a password are made together.
 if [ ! -e redis_users ] || [ ! -e redis_url ]; then
@@ -47,6 +47,17 @@ seal $(random 4) $(random 32)
 END
 fi
 
+# The proxy's certificates; its user is that of snapbridge.
+if [ ! -e caddy ]; then
+  mkdir caddy
+  if [ "$(id -u)" = 0 ]; then chown "$snapbridge" caddy; fi
+  echo "made caddy"
+fi
+
+if [ ! -e grafana_admin ]; then
+  random 16 | write grafana_admin "$grafana"
+fi
+
 if [ "$(id -u)" != 0 ]; then
-  echo "not run as root: give redis_users to $redis, rabbitmq_user to $rabbitmq, the others to $snapbridge" >&2
+  echo "not run as root: give redis_users to $redis, rabbitmq_user to $rabbitmq, grafana_admin to $grafana, the others to $snapbridge" >&2
 fi

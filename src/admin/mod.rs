@@ -44,10 +44,12 @@ pub struct Admin {
     operate: Operate,
     history: History,
     templates: minijinja::Environment<'static>,
+    /// Cancelled: the process is stopping.
+    stop: CancellationToken,
 }
 
 impl Admin {
-    pub fn new(role: Role, parts: &Parts, metrics: Metrics) -> Arc<Admin> {
+    pub fn new(role: Role, parts: &Parts, metrics: Metrics, stop: CancellationToken) -> Arc<Admin> {
         let ops = &parts.settings.ops;
         Arc::new(Admin {
             role,
@@ -71,6 +73,7 @@ impl Admin {
             },
             history: History::new(ops.chart),
             templates: pages::templates(),
+            stop,
         })
     }
 
@@ -95,20 +98,23 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Ready for its role: reads need the store only, so a front stays ready while the queue is away; a worker needs both.
+/// Ready for its role, and not stopping: reads need the store only, so a front stays ready while the queue is away; a worker needs both.
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let store = probe(admin.store.ping()).await;
     let queue = probe(admin.queue.ping()).await;
-    let ready = match admin.role {
-        Role::Front | Role::Both => store.is_ok(),
-        Role::Worker => store.is_ok() && queue.is_ok(),
-    };
+    let stopping = admin.stop.is_cancelled();
+    let ready = !stopping
+        && match admin.role {
+            Role::Front | Role::Both => store.is_ok(),
+            Role::Worker => store.is_ok() && queue.is_ok(),
+        };
     let shown = |what: String, state: &Result<(), String>| match state {
         Ok(()) => json!({"ok": true, "what": what}),
         Err(error) => json!({"ok": false, "what": what, "error": error}),
     };
     let body = json!({
         "ready": ready,
+        "stopping": stopping,
         "role": admin.role.as_str(),
         "store": shown(admin.store.describe(), &store),
         "queue": shown(admin.queue.describe(), &queue),

@@ -88,7 +88,7 @@ pub async fn status(
 }
 
 /// The embedded store is opened for reading only, beside the process that uses it.
-async fn open(
+pub(super) async fn open(
     settings: &Settings,
     defaults: &Defaults,
     clock: Arc<dyn Clock>,

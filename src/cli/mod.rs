@@ -7,6 +7,7 @@ mod integration;
 mod manage;
 mod ops;
 mod serve;
+mod transfer;
 mod typed;
 
 use std::io::Write as _;
@@ -66,6 +67,27 @@ enum Command {
         /// Only say what has been done
         #[arg(long, conflicts_with = "dry_run")]
         status: bool,
+    },
+    /// Writes what another store needs to go on in this one's place: accounts, pauses, erasures, audit
+    ///
+    /// Credentials stay sealed, so the file is worth nothing without the key file, which is not in it. Snapshots are not,
+    /// either: they are built anew. An embedded store must not be in use.
+    Export {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Folder of the embedded store, where the settings name none
+        #[arg(long, value_name = "DIR", default_value = ".snapbridge")]
+        data: PathBuf,
+    },
+    /// Takes in what `export` wrote, and has the snapshots of its accounts built; safe to run twice
+    ///
+    /// Needs the key file of the installation that wrote it.
+    Import {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Folder of the embedded store, where the settings name none
+        #[arg(long, value_name = "DIR", default_value = ".snapbridge")]
+        data: PathBuf,
     },
     /// Plays the whole story on this machine: a fake CRM, the bridge, and Talkdesk's synchronizer
     Demo(demo::Args),
@@ -302,6 +324,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::distributed(config, Role::Front).await,
         Command::Worker => serve::distributed(config, Role::Worker).await,
         Command::Migrate { dry_run, status } => manage::migrate(config, dry_run, status).await,
+        Command::Export { file, data } => transfer::export(config, &file, data).await,
+        Command::Import { file, data } => transfer::import(config, &file, data).await,
         Command::Demo(args) => Ok(demo::run(args).await?),
         Command::FakeCrm(args) => {
             let stop = CancellationToken::new();

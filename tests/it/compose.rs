@@ -1,22 +1,56 @@
 //! docker-compose.yml without a container engine: every command, health check, environment, mount and secret of it as
 //! plain processes, with the addresses and paths of this machine in the place of the containers'.
 
+pub mod here;
+pub mod profiles;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::faults::child::{Process, Start, binary, finish};
+use crate::faults::child::{Process, binary, finish};
 use crate::faults::rabbit::Rabbit;
 use crate::faults::servers::{Redis, free_port, skip};
 use crate::harness::*;
+use here::{Here, add, demo};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const OURS: [&str; 3] = ["migrate", "front", "worker"];
 
+/// The file, with these variables set.
+fn compose_with(variables: &[(&str, &str)]) -> Option<Value> {
+    let compose = yaml(&Path::new(ROOT).join("docker-compose.yml"))?;
+    Some(interpolated(compose, &variables.iter().copied().collect()))
+}
+
 fn compose() -> Option<Value> {
-    yaml(&Path::new(ROOT).join("docker-compose.yml"))
+    compose_with(&[])
+}
+
+/// `${NAME:-default}` in every text, as Compose replaces it.
+fn interpolated(value: Value, variables: &BTreeMap<&str, &str>) -> Value {
+    match value {
+        Value::String(text) => {
+            let mut rest = text.as_str();
+            let mut done = String::new();
+            while let Some((before, after)) = rest.split_once("${") {
+                let (inner, after) = after.split_once('}').expect("an end");
+                let (name, default) = inner.split_once(":-").expect("a default, so that no .env is needed");
+                done += before;
+                done += variables.get(name).copied().unwrap_or(default);
+                rest = after;
+            }
+            Value::String(done + rest)
+        }
+        Value::Array(values) => values.into_iter().map(|value| interpolated(value, variables)).collect(),
+        Value::Object(map) => {
+            let map = map.into_iter();
+            Value::Object(map.map(|(key, value)| (key, interpolated(value, variables))).collect())
+        }
+        other => other,
+    }
 }
 
 /// A YAML file as JSON. `None` (said aloud): nothing here reads YAML.
@@ -35,12 +69,12 @@ pub fn yaml(file: &Path) -> Option<Value> {
     }
 }
 
-fn words(value: &Value) -> Vec<String> {
+pub fn words(value: &Value) -> Vec<String> {
     let words = value.as_array().into_iter().flatten();
     words.map(|word| word.as_str().expect("a word").to_owned()).collect()
 }
 
-fn text(value: &Value) -> &str {
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
 }
 
@@ -57,24 +91,48 @@ fn secrets(service: &Value) -> Vec<(String, String)> {
 /// Host path and container path of files that are mounted.
 fn mounts(service: &Value) -> Vec<(PathBuf, String)> {
     let all = words(&service["volumes"]);
-    let files = all.iter().filter_map(|mount| mount.strip_prefix("./"));
+    let files = all
+        .iter()
+        .filter_map(|mount| mount.strip_prefix("./")?.strip_suffix(":ro"));
     files
         .map(|mount| {
-            let parts: Vec<&str> = mount.split(':').collect();
-            let [from, to, "ro"] = parts[..] else {
-                panic!("not a read-only mount: {mount}")
-            };
+            let (from, to) = mount.split_once(':').expect("a place in the container");
             (Path::new(ROOT).join(from), to.to_owned())
         })
         .collect()
+}
+
+/// Networks of a service.
+fn networks(service: &Value) -> BTreeSet<String> {
+    match &service["networks"] {
+        Value::Object(map) => map.keys().cloned().collect(),
+        list => words(list).into_iter().collect(),
+    }
+}
+
+/// The profile of a service; empty: it is always there.
+fn profile(service: &Value) -> String {
+    words(&service["profiles"]).join(" ")
 }
 
 #[test]
 fn services_are_shut_in_and_start_in_order() {
     let Some(compose) = compose() else { return };
     let services = compose["services"].as_object().expect("services");
-    let names: BTreeSet<&str> = services.keys().map(String::as_str).collect();
-    assert_eq!(names, ["front", "migrate", "rabbitmq", "redis", "worker"].into());
+    let mut by_profile: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, service) in services {
+        by_profile.entry(profile(service)).or_default().push(name);
+    }
+    let of = |profile: &str, names: &[&'static str]| (profile.to_owned(), names.to_vec());
+    assert_eq!(
+        by_profile,
+        BTreeMap::from([
+            of("", &["front", "migrate", "rabbitmq", "redis", "worker"]),
+            of("embedded", &["embedded"]),
+            of("monitoring", &["alertmanager", "grafana", "prometheus"]),
+            of("tls", &["proxy"]),
+        ])
+    );
     let mut used = BTreeSet::new();
     for (name, service) in services {
         let user = text(&service["user"]);
@@ -85,13 +143,31 @@ fn services_are_shut_in_and_start_in_order() {
         assert_eq!(service["read_only"], true, "{name}");
         assert_eq!(words(&service["cap_drop"]), ["ALL"], "{name}");
         assert_eq!(words(&service["security_opt"]), ["no-new-privileges:true"], "{name}");
-        let published = words(&service["ports"]);
-        match name.as_str() {
-            "front" => assert_eq!(published, ["127.0.0.1:8080:8080"]),
-            _ => assert!(published.is_empty(), "{name} publishes {published:?}"),
-        }
-        if !OURS.contains(&name.as_str()) {
-            assert_eq!(words(&service["networks"]), ["inside"], "{name}");
+        let published: &[&str] = match name.as_str() {
+            "front" | "embedded" => &["127.0.0.1:8080:8080"],
+            "prometheus" => &["127.0.0.1:9090:9090"],
+            "grafana" => &["127.0.0.1:3000:3000"],
+            // The one door to the world.
+            "proxy" => &["80:8080", "443:8443"],
+            _ => &[],
+        };
+        assert_eq!(words(&service["ports"]), published, "{name}");
+        let within: &[&str] = match name.as_str() {
+            "redis" | "rabbitmq" => &["inside"],
+            "migrate" | "worker" => &["inside", "outside"],
+            "front" => &["edge", "inside", "outside"],
+            "embedded" | "proxy" => &["edge", "outside"],
+            _ => &["outside"],
+        };
+        assert_eq!(
+            networks(service),
+            within.iter().map(|name| (*name).to_owned()).collect(),
+            "{name}"
+        );
+        for mount in words(&service["volumes"]) {
+            let known =
+                mount.ends_with(":ro") || !mount.starts_with(['.', '/']) || mount == "./deploy/secrets/caddy:/data";
+            assert!(known, "{name} may write to {mount}");
         }
         assert_eq!(service["healthcheck"].is_object(), name != "migrate", "{name}");
         for (from, _) in mounts(service) {
@@ -106,7 +182,9 @@ fn services_are_shut_in_and_start_in_order() {
             );
         }
     }
-    assert_eq!(compose["networks"]["inside"]["internal"], true);
+    for network in ["inside", "edge"] {
+        assert_eq!(compose["networks"][network]["internal"], true, "{network}");
+    }
     let declared: BTreeSet<String> = compose["secrets"]
         .as_object()
         .expect("secrets")
@@ -124,114 +202,15 @@ fn services_are_shut_in_and_start_in_order() {
     assert_eq!(services["migrate"]["restart"], "no");
 }
 
-/// The containers' world on this machine.
-struct Here {
-    compose: Value,
-    folder: tempfile::TempDir,
-    /// What stands there, and what stands here in its place; longest first.
-    places: Vec<(String, String)>,
-    /// Commands and health checks that were run.
-    run: BTreeSet<String>,
-}
-
-impl Here {
-    fn new(compose: Value) -> Here {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(folder.path().join("secrets")).expect("a folder");
-        std::fs::create_dir(folder.path().join("data")).expect("a folder");
-        Here {
-            compose,
-            folder,
-            places: Vec::new(),
-            run: BTreeSet::new(),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn instead(&mut self, there: impl Into<String>, here: impl Into<String>) {
-        let there = there.into();
-        self.places.retain(|(known, _)| *known != there);
-        self.places.push((there, here.into()));
-        self.places.sort_by_key(|(there, _)| std::cmp::Reverse(there.len()));
-    }
-
-    fn translated(&self, text: &str) -> String {
-        self.places
-            .iter()
-            .fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
-    }
-
-    fn service(&self, name: &str) -> &Value {
-        &self.compose["services"][name]
-    }
-
-    /// Secrets and mounted files of a service, copied with what they say translated.
-    fn lay_out(&mut self, name: &str) {
-        let service = self.service(name).clone();
-        for (secret, target) in secrets(&service) {
-            let file = self.path("secrets").join(&secret);
-            let text = std::fs::read_to_string(&file).expect("a secret");
-            std::fs::write(&file, self.translated(&text)).expect("written");
-            self.instead(target, file.to_str().expect("a path"));
-        }
-        for (from, target) in mounts(&service) {
-            let file = self.path(&format!(
-                "{name}-{}",
-                from.file_name().and_then(|file| file.to_str()).expect("a name")
-            ));
-            let text = std::fs::read_to_string(from).expect("a file");
-            std::fs::write(&file, self.translated(&text)).expect("written");
-            self.instead(target, file.to_str().expect("a path"));
-        }
-    }
-
-    fn command(&mut self, name: &str) -> Vec<String> {
-        self.run.insert(format!("{name} command"));
-        words(&self.service(name)["command"])
-            .iter()
-            .map(|word| self.translated(word))
-            .collect()
-    }
-
-    fn health(&mut self, name: &str) -> Vec<String> {
-        self.run.insert(format!("{name} health"));
-        let test = words(&self.service(name)["healthcheck"]["test"]);
-        assert_eq!(test[0], "CMD", "{name}: no shell is needed");
-        test[1..].iter().map(|word| self.translated(word)).collect()
-    }
-
-    fn environment(&self, name: &str, listen: u16, admin: u16) -> BTreeMap<String, String> {
-        let variables = self.service(name)["environment"].as_object().expect("variables");
-        let local = |value: &str| {
-            let value = value.replace("0.0.0.0:8080", &format!("127.0.0.1:{listen}"));
-            self.translated(&value.replace("0.0.0.0:8081", &format!("127.0.0.1:{admin}")))
-        };
-        variables
-            .iter()
-            .map(|(name, value)| (name.clone(), local(text(value))))
-            .collect()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_runs_and_a_sync_passes_through() {
     let Some(compose) = compose() else { return };
     let mut here = Here::new(compose);
-    let script = Path::new(ROOT).join("deploy/secrets/make.sh");
-    for _ in 0..2 {
-        let secrets = here.path("secrets");
-        let (status, said) = finish(
-            &script,
-            &[secrets.display().to_string()],
-            &BTreeMap::new(),
-            here.folder.path(),
-        )
-        .await;
-        assert!(status.success(), "{said}");
-    }
+    // Twice: what is there already stays.
+    make_secrets(&here).await;
+    let keys = read(&here.path("secrets/keys"));
+    make_secrets(&here).await;
+    assert_eq!(read(&here.path("secrets/keys")), keys);
     let original: Vec<String> = ["redis_url", "amqp_url", "keys"]
         .map(|name| read(&here.path("secrets").join(name)))
         .into();
@@ -265,15 +244,9 @@ async fn every_command_runs_and_a_sync_passes_through() {
     rabbit.tool(&check[0], &check[1..]).await;
 
     let crm = Crm::start(230).await;
-    let demo = format!(
-        "\n[integrations.demo]\nconnector = \"demo\"\nallow_hosts = [\"{0}\"]\nconnection.site = \"{0}\"\n\
-         connection.per_second = \"1000\"\n",
-        crm.url
-    );
     for name in OURS {
         here.lay_out(name);
-        let settings = here.path(&format!("{name}-snapbridge.toml"));
-        std::fs::write(&settings, read(&settings) + &demo).expect("written");
+        add(&here.path(&format!("{name}-snapbridge.toml")), &demo(&crm.url));
     }
     let environment = here.environment("migrate", free_port(), free_port());
     let (status, said) = finish(binary(), &here.command("migrate"), &environment, here.folder.path()).await;
@@ -281,60 +254,19 @@ async fn every_command_runs_and_a_sync_passes_through() {
 
     let mut running = Vec::new();
     for name in ["front", "worker"] {
-        let (listen, admin) = (free_port(), free_port());
-        let environment = here.environment(name, listen, admin);
         let check = here.health(name);
         assert_eq!(check[0], "snapbridge");
         let folder = here.folder.path().to_owned();
-        let health = (check[1..].to_vec(), environment.clone());
-        let (status, said) = finish(binary(), &health.0, &health.1, &folder).await;
-        assert_eq!(status.code(), Some(1), "nothing runs yet: {said}");
-        let arguments = here.command(name);
-        let mut process = Process::start(Start {
-            name,
-            program: binary(),
-            arguments,
-            environment,
-            folder: &folder,
-            listen: Some(listen),
-            admin,
-        });
-        process.until_ready().await;
-        let (status, said) = finish(binary(), &health.0, &health.1, &folder).await;
+        let nobody = here.environment(name, free_port(), free_port());
+        let (status, said) = finish(binary(), &check[1..], &nobody, &folder).await;
+        assert_eq!(status.code(), Some(1), "nothing runs there: {said}");
+        let (process, environment) = here.start(name).await;
+        let (status, said) = finish(binary(), &check[1..], &environment, &folder).await;
         assert!(status.success() && said.contains("\"ready\":true"), "{said}");
         running.push(process);
     }
 
-    std::fs::write(here.path("token"), TOKEN).expect("written");
-    let url = format!("{}/demo/contact_sync", running[0].url);
-    let arguments = [
-        "talkdesk",
-        "sync",
-        &url,
-        "--auth",
-        "account=demo",
-        "--auth",
-        "token=@token",
-        "--out",
-        "contacts",
-        "--json",
-    ];
-    let arguments = arguments.map(str::to_owned);
-    let (status, said) = finish(binary(), &arguments, &BTreeMap::new(), here.folder.path()).await;
-    assert!(status.success(), "{said}");
-    let contacts = read(&here.path("contacts"));
-    let contacts = contacts
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a contact"))
-        .collect();
-    assert_eq!(
-        Run {
-            contacts,
-            ..Run::default()
-        }
-        .titles(),
-        truth(&crm)
-    );
+    sync(here.folder.path(), &running[0].url, &crm).await;
 
     let passwords = original
         .iter()
@@ -353,13 +285,13 @@ async fn every_command_runs_and_a_sync_passes_through() {
     }
 
     let services = here.compose["services"].as_object().expect("services");
+    let services = services.iter().filter(|(_, service)| profile(service).is_empty());
     let has = |key: &'static str| move |(name, service): (&String, &Value)| service.get(key).map(|_| name.clone());
     let commands = services
-        .iter()
+        .clone()
         .filter_map(has("command"))
         .map(|name| format!("{name} command"));
     let checks = services
-        .iter()
         .filter_map(has("healthcheck"))
         .map(|name| format!("{name} health"));
     assert_eq!(
@@ -369,6 +301,39 @@ async fn every_command_runs_and_a_sync_passes_through() {
     );
 }
 
-fn read(path: &Path) -> String {
+/// Talkdesk's whole sync with a bridge, by our own player; all contacts are there.
+pub async fn sync(folder: &Path, bridge: &str, crm: &Crm) {
+    std::fs::write(folder.join("token"), TOKEN).expect("written");
+    let url = format!("{bridge}/demo/contact_sync");
+    let credentials = ["--auth", "account=demo", "--auth", "token=@token"];
+    let arguments = [
+        &["talkdesk", "sync", &*url][..],
+        &credentials,
+        &["--out", "contacts", "--json"],
+    ]
+    .concat();
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+    let (status, said) = finish(binary(), &arguments, &BTreeMap::new(), folder).await;
+    assert!(status.success(), "{said}");
+    let contacts = read(&folder.join("contacts"));
+    let contacts = contacts
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a contact"));
+    let run = Run {
+        contacts: contacts.collect(),
+        ..Run::default()
+    };
+    assert_eq!(run.titles(), truth(crm));
+}
+
+/// Makes the secrets, as an operator does.
+async fn make_secrets(here: &Here) {
+    let script = Path::new(ROOT).join("deploy/secrets/make.sh");
+    let folder = here.path("secrets").display().to_string();
+    let (status, said) = finish(&script, &[folder], &BTreeMap::new(), here.folder.path()).await;
+    assert!(status.success(), "{said}");
+}
+
+pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -110,19 +110,55 @@ pub async fn register(docs: &(impl Documents + ?Sized), account: &Account) -> St
         (Change::Put(put), Vec::new(), Registered { new, changed })
     })
     .await?;
-    if let Some(route) = &account.route {
-        let key = DocKey::by_id(DocKind::Route, route_id(&account.integration, route));
-        docs::update(docs, &key, |accounts: Option<Vec<AccountId>>| {
-            let mut accounts = accounts.unwrap_or_default();
-            if accounts.contains(&account.id) {
-                return (Change::Keep, Vec::new(), ());
-            }
-            accounts.push(account.id.clone());
-            (Change::Put(accounts), Vec::new(), ())
-        })
-        .await?;
-    }
+    put_route(docs, account).await?;
     Ok(registered)
+}
+
+async fn put_route(docs: &(impl Documents + ?Sized), account: &Account) -> StoreResult<()> {
+    let Some(route) = &account.route else { return Ok(()) };
+    let key = DocKey::by_id(DocKind::Route, route_id(&account.integration, route));
+    docs::update(docs, &key, |accounts: Option<Vec<AccountId>>| {
+        let mut accounts = accounts.unwrap_or_default();
+        if accounts.contains(&account.id) {
+            return (Change::Keep, Vec::new(), ());
+        }
+        accounts.push(account.id.clone());
+        (Change::Put(accounts), Vec::new(), ())
+    })
+    .await
+}
+
+/// Stores an account as another store knew it. Of the two, the one whose credentials the CRM accepted later stays. Its
+/// fingerprint is not remembered, so Talkdesk's next call is put to the CRM. `false`: the account was known here.
+pub async fn bring(docs: &(impl Documents + ?Sized), account: &Account) -> StoreResult<bool> {
+    let key = DocKey::of_account(DocKind::Account, &account.id);
+    let (new, kept) = docs::update(docs, &key, |known: Option<Account>| {
+        let new = known.is_none();
+        let kept = match known {
+            Some(known) => merged(known, account.clone()),
+            None => account.clone(),
+        };
+        (Change::Put(kept.clone()), Vec::new(), (new, kept))
+    })
+    .await?;
+    put_route(docs, &kept).await?;
+    Ok(new)
+}
+
+/// One account as two stores know it.
+pub(crate) fn merged(one: Account, other: Account) -> Account {
+    let (created, called) = (one.created.min(other.created), one.called.max(other.called));
+    let newer = match (one.credentials.is_none(), other.credentials.is_none()) {
+        (true, false) => other,
+        (false, true) => one,
+        _ if other.verified > one.verified => other,
+        _ => one,
+    };
+    Account {
+        created,
+        called,
+        ..newer
+    }
 }
 
 pub async fn get(docs: &(impl Documents + ?Sized), id: &AccountId) -> StoreResult<Option<Account>> {

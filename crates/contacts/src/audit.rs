@@ -37,6 +37,23 @@ pub async fn note(docs: &(impl Documents + ?Sized), entry: &Entry, keep: usize) 
     .await
 }
 
+/// Adds what another store has noted, in the order of time; of more than `keep` the oldest are dropped.
+pub async fn bring(docs: &(impl Documents + ?Sized), brought: &[Entry], keep: usize) -> StoreResult<()> {
+    docs::update(docs, &key(), |known: Option<Vec<Entry>>| {
+        let known = known.unwrap_or_default();
+        let mut entries = known.clone();
+        entries.extend(brought.iter().filter(|entry| !known.contains(entry)).cloned());
+        entries.sort_by_key(|entry| entry.at);
+        let surplus = entries.len().saturating_sub(keep.max(1));
+        entries.drain(..surplus);
+        match entries == known {
+            true => (Change::Keep, Vec::new(), ()),
+            false => (Change::Put(entries), Vec::new(), ()),
+        }
+    })
+    .await
+}
+
 /// Newest first.
 pub async fn list(docs: &(impl Documents + ?Sized)) -> StoreResult<Vec<Entry>> {
     let mut entries: Vec<Entry> = docs::load(docs, &key()).await?.unwrap_or_default();

@@ -36,6 +36,15 @@ impl Erased {
         self.0.insert(hash.to_owned(), now).is_none()
     }
 
+    /// `false`: nothing of `other` was missing.
+    fn merge(&mut self, other: &Erased) -> bool {
+        let before = self.0.len();
+        for (hash, since) in &other.0 {
+            self.0.entry(hash.clone()).or_insert(*since);
+        }
+        self.0.len() > before
+    }
+
     fn lift(&mut self, hash: &str) -> bool {
         self.0.remove(hash).is_some()
     }
@@ -63,6 +72,11 @@ pub async fn add(
 ) -> StoreResult<bool> {
     let hash = hash(keys, account, id);
     update(docs, account, |erased| erased.add(&hash, now)).await
+}
+
+/// Keeps out those whom another store kept out, too.
+pub async fn bring(docs: &(impl Documents + ?Sized), account: &AccountId, brought: &Erased) -> StoreResult<bool> {
+    update(docs, account, |erased| erased.merge(brought)).await
 }
 
 /// `false`: it was not kept out.

@@ -29,6 +29,7 @@ pub mod minted;
 pub mod outcome;
 pub mod runs;
 pub mod subscription;
+pub mod transfer;
 pub mod work;
 
 pub mod ports;

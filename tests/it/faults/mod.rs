@@ -67,6 +67,12 @@ impl Rig {
         }
     }
 
+    /// Other backends for the processes started from here on.
+    pub fn move_to(&mut self, store_url: &str, queue_url: &str) {
+        self.store_url = store_url.to_owned();
+        self.queue_url = queue_url.to_owned();
+    }
+
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }

@@ -62,6 +62,11 @@ impl Redis {
         })
     }
 
+    /// Where it keeps what it keeps.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn address(&self) -> SocketAddr {
         ([127, 0, 0, 1], self.port).into()
     }

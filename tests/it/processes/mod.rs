@@ -312,6 +312,11 @@ impl Process {
         self.heard.lock().url.clone().unwrap_or_default()
     }
 
+    /// Its admin listener.
+    pub fn admin(&self) -> String {
+        self.heard.lock().admin.clone().unwrap_or_default()
+    }
+
     /// The last lines of its log.
     pub fn log(&self) -> String {
         let heard = self.heard.lock();

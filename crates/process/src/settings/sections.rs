@@ -27,6 +27,9 @@ section! {
         body_timeout: Duration = "10s" in "10ms"..="5m";
         /// Time from the request head to the answer; whatever is late then is answered 504.
         request_deadline: Duration = "25s" in "10ms"..="5m";
+        /// Time that a stopping process goes on taking connections while its /readyz says 503, so that whatever spreads the load
+        /// sees it go. Longer than that takes to look; 0s where nothing does. Requests in hand have `request_deadline` after it.
+        drain: Duration = "0s" in "0s"..="10m";
         /// Connections open at once on the public listener.
         max_connections: usize = "512" in "1"..="65535";
         /// Largest body of a Talkdesk call, in bytes.
