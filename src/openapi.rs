@@ -45,6 +45,19 @@ const WEBHOOK: [(u16, &str); 9] = [
     (504, "It did not come to an end in time"),
 ];
 
+const UPDATE: [(u16, &str); 10] = [
+    (400, "The contact cannot be read, or its dealer is not known"),
+    (401, "The request does not prove a DMS of the dealer"),
+    (403, "HTTPS is required"),
+    (404, "There is no integration of the kind linking at this path"),
+    (405, "POST only"),
+    (408, "The body did not arrive in time"),
+    (413, "The body is too large"),
+    (429, "The dealer's inbox is full; see Retry-After"),
+    (503, "The bridge cannot do it now; see Retry-After"),
+    (504, "It did not come to an end in time"),
+];
+
 /// An endpoint of Talkdesk's contract.
 struct Endpoint {
     path: &'static str,
@@ -80,6 +93,15 @@ pub fn document() -> OpenApi {
     ] {
         let mut item = PathItem::new(HttpMethod::Post, delivery(path, id));
         item.merge_operations(PathItem::new(HttpMethod::Get, handshake(path, id)));
+        paths = paths.path(path, item);
+    }
+    for (prefix, suffix) in [("/{integration}", ""), ("", "_at_root")] {
+        let path = format!("{prefix}/updatecontact");
+        let item = PathItem::new(HttpMethod::Post, told(&path, &format!("updatecontact{suffix}")));
+        paths = paths.path(path, item);
+        let (path, id) = (format!("{prefix}/webhook"), format!("webhook{suffix}"));
+        let mut item = PathItem::new(HttpMethod::Post, linking_delivery(&path, &id));
+        item.merge_operations(PathItem::new(HttpMethod::Get, handshake(&path, &id)));
         paths = paths.path(path, item);
     }
     let info = InfoBuilder::new()
@@ -204,6 +226,78 @@ fn delivery(path: &str, id: &str) -> Operation {
     errors(operation, &WEBHOOK).build()
 }
 
+/// A DMS tells of a record (Web1on1 recipe "Contact Synchronization").
+fn told(path: &str, id: &str) -> Operation {
+    let text = |words: &str| {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(words.to_owned()))
+    };
+    let contact = ObjectBuilder::new()
+        .property("id", text("The DMS's id of the contact"))
+        .property("organization", text("Web1on1's id of the dealer"))
+        .property("email", text("Needed, unless there is a telephone"))
+        .property(
+            "telephone",
+            text("Needed, unless there is an email; `phone` is taken, too"),
+        )
+        .property(
+            "deleted",
+            ObjectBuilder::new()
+                .schema_type(Type::Boolean)
+                .description(Some("The DMS no longer has it: its links are taken away")),
+        )
+        .required("id")
+        .required("organization");
+    let body = RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content("application/json", Content::new(Some(contact)));
+    let status = || {
+        let status = ObjectBuilder::new().property("status", ObjectBuilder::new().schema_type(Type::String));
+        Some(RefOr::from(Schema::from(status.required("status").build())))
+    };
+    let wait = ParameterBuilder::new()
+        .name("wait")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("`true`: the answer tells what came of it, in the recipe's shapes"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean)));
+    let mut parameters = linking_parameters(path);
+    parameters.push(wait.build());
+    let operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .summary(Some("A DMS tells of a contact that was made, changed or deleted"))
+        .tag("Linking")
+        .parameters(Some(parameters))
+        .request_body(Some(body.build()))
+        .response("200", answer("With `wait`: nothing was written, and why", status()))
+        .response("201", answer("With `wait`: links were written", status()))
+        .response("202", answer("It is stored and will be worked on", status()));
+    errors(operation, &UPDATE).build()
+}
+
+fn linking_delivery(path: &str, id: &str) -> Operation {
+    let body = RequestBodyBuilder::new()
+        .description(Some("An event; its signature is over these very bytes"))
+        .content("*/*", Content::default());
+    let operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .summary(Some("Web1on1 tells of a contact or a user"))
+        .tag("Linking")
+        .parameters(Some(linking_parameters(path)))
+        .request_body(Some(body.build()))
+        .response("200", answer("It is stored; the body is empty", None));
+    errors(operation, &WEBHOOK).build()
+}
+
+fn linking_parameters(path: &str) -> Vec<Parameter> {
+    match path.starts_with("/{integration}") {
+        true => vec![parameter("integration", "Name of the integration")],
+        // Answered only where an integration's `auth` is `none`.
+        false => Vec::new(),
+    }
+}
+
 fn handshake(path: &str, id: &str) -> Operation {
     let text = Content::new(Some(ObjectBuilder::new().schema_type(Type::String)));
     let echo = ResponseBuilder::new()
@@ -219,7 +313,7 @@ fn handshake(path: &str, id: &str) -> Operation {
 }
 
 fn hook_parameters(path: &str) -> Vec<Parameter> {
-    let mut parameters = vec![parameter("integration", "Name of the integration")];
+    let mut parameters = linking_parameters(path);
     if path.contains("{hook}") {
         parameters.push(parameter("hook", "The account's own, unguessable name"));
     }

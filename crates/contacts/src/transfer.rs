@@ -215,6 +215,7 @@ mod tests {
             connector: "demo".into(),
             budget: "b".into(),
             user_budget: None,
+            dealer: None,
             created: Micros::from_secs(created),
             credentials: if wiped { Sealed::none() } else { sealed },
             fingerprint: Fingerprint(format!("f{verified}")),
