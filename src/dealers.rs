@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contacts::inbox::Appended;
 use contacts::linking::records::{self, Seeding, Side, Trouble};
 use contacts::linking::{Payload, Seed};
 use contacts::{AccountId, Clock, Store, StoreError, accounts, inbox, work};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use worker::Requests;
@@ -18,8 +20,9 @@ use crate::integrations::{Dealer, Integrations, Linking};
 const AGAIN: Duration = Duration::from_secs(5);
 /// A dealer whose credentials were refused is tried again this often: nobody sends new ones, as the settings hold them.
 const RECHECK: Duration = Duration::from_secs(10 * 60);
-/// Records that a report reads at once.
+/// Records that a report lists at once, and reads at once.
 const PAGE: usize = 500;
+const AT_ONCE: usize = 32;
 
 #[derive(Clone)]
 pub struct Dealers {
@@ -37,11 +40,13 @@ impl Dealers {
         if dealers.is_empty() {
             return;
         }
+        // Only a process that starts has links written anew: two with unlike settings would do so for ever.
+        let mut starts = true;
         loop {
             let mut pause = RECHECK;
             for linking in &dealers {
                 for dealer in linking.dealers() {
-                    if let Err(error) = self.bring_in(linking, dealer).await {
+                    if let Err(error) = self.bring_in(linking, dealer, starts).await {
                         tracing::warn!(
                             dealer = dealer.name,
                             error = process::chain(&error),
@@ -51,6 +56,7 @@ impl Dealers {
                     }
                 }
             }
+            starts &= pause == AGAIN;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -59,7 +65,7 @@ impl Dealers {
     }
 
     /// The same done twice, so processes need no leader.
-    async fn bring_in(&self, linking: &Linking, dealer: &Dealer) -> Result<(), RequestError> {
+    async fn bring_in(&self, linking: &Linking, dealer: &Dealer, starts: bool) -> Result<(), RequestError> {
         let now = self.clock.now();
         let account = linking.account(dealer, now);
         let registered = accounts::register(&*self.store, &account).await?;
@@ -75,36 +81,43 @@ impl Dealers {
             self.requests.unpark(&account.id).await?;
         }
         let seeding = records::seeding(&*self.store, &account.id).await?;
-        if dealer.seed && seeding.rules != dealer.looks() {
+        // It was suspended while the settings did not name it.
+        self.requests.unsuspend(&account.id).await?;
+        if starts && dealer.seed && seeding.rules != dealer.looks() {
             self.seed(linking, dealer).await?;
         }
         Ok(())
     }
 
-    /// Has all records of the dealer's DMS linked. `false`: that is under way.
-    pub async fn seed(&self, linking: &Linking, dealer: &Dealer) -> Result<bool, RequestError> {
+    /// Has all records of the dealer's DMS linked; one that is under way begins anew.
+    pub async fn seed(&self, linking: &Linking, dealer: &Dealer) -> Result<Appended, RequestError> {
         let now = self.clock.now();
         let id = &dealer.account;
-        let known = records::seeding(&*self.store, id).await?;
-        let looks = dealer.looks();
-        if known.began.is_some() && known.ended.is_none() && known.rules == looks {
-            return Ok(false);
-        }
-        let payload = Payload::Seed(Seed {
-            began: now,
-            ..Seed::default()
-        });
-        worker::linking::put(&*self.store, &self.keys, id, &payload, linking.inbox, now).await?;
+        // Before the work, which says how far it is; the looks behind it, so that one that was not taken in is tried again.
         records::change_seeding(&*self.store, id, |seeding| {
             *seeding = Seeding {
-                rules: looks.clone(),
+                rules: std::mem::take(&mut seeding.rules),
                 began: Some(now),
                 ..Seeding::default()
             };
         })
         .await?;
+        let payload = Payload::Seed(Seed {
+            began: now,
+            ..Seed::default()
+        });
+        let put = worker::linking::put(&*self.store, &self.keys, id, &payload, linking.inbox, now).await?;
+        if put == Appended::Full {
+            tracing::warn!(
+                dealer = dealer.name,
+                "the seeding has to wait: the dealer's inbox is full"
+            );
+            return Ok(put);
+        }
+        let looks = dealer.looks();
+        records::change_seeding(&*self.store, id, |seeding| seeding.rules = looks.clone()).await?;
         self.requests.drain(id).await?;
-        Ok(true)
+        Ok(put)
     }
 }
 
@@ -115,7 +128,7 @@ pub struct Report {
     pub dealer: String,
     pub organization: String,
     pub account: AccountId,
-    /// Pairs of records that show links to each other.
+    /// Pairs of records. Each shows the link to the other once a worker has written it and the contact has a conversation.
     pub linked: u64,
     pub unmatched: u64,
     pub ambiguous: u64,
@@ -159,10 +172,16 @@ pub async fn report(store: &dyn Store, linking: &Linking, dealer: &Dealer, most:
     for side in [Side::Dms, Side::Web1on1] {
         let mut after: Option<String> = None;
         loop {
-            let page = records::list(store, account, side, after.as_deref(), PAGE).await?;
-            let more = page.len() == PAGE;
-            after = page.last().map(|(id, _)| id.clone());
+            let ids = records::ids(store, account, side, after.as_deref(), PAGE).await?;
+            let more = ids.len() == PAGE;
+            after = ids.last().cloned();
+            let loads = ids.into_iter().map(async |id| {
+                let record = records::load(store, account, side, &id).await?;
+                Ok::<_, StoreError>((id, record))
+            });
+            let page: Vec<_> = stream::iter(loads).buffered(AT_ONCE).try_collect().await?;
             for (id, record) in page {
+                let Some(record) = record else { continue };
                 // A pair is known from both sides.
                 report.linked += u64::from(side == Side::Dms && record.with.is_some());
                 let Some(trouble) = record.trouble else { continue };

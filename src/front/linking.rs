@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use contacts::inbox::Appended;
 use contacts::linking::{BadUpdate, Payload, Update};
-use contacts::{AccountId, Kind, Lane, accounts};
+use contacts::{AccountId, Kind, Lane, Micros, accounts};
 use crm::WebhookRequest;
 use process::secrets;
 use process::settings::UpdateAuth;
 use secrecy::SecretString;
 use serde_json::json;
-use worker::linking::{self, Answer};
+use worker::linking::{self, Answer, Told};
 
 use super::error::{self, ApiError, ApiResult};
 use super::{Front, Shared, body};
@@ -32,8 +32,9 @@ const SIGNATURE: &str = "x-hub-signature-256";
 /// How soon a sender whose dealer's inbox is full may come again.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
-/// Between two looks for an answer that is waited for.
-const ANSWER_LOOK: Duration = Duration::from_millis(50);
+/// Between two looks for an answer that is waited for: it doubles.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 type Parameters = Query<BTreeMap<String, String>>;
 
@@ -140,14 +141,13 @@ impl Front {
         let waits = query
             .get("wait")
             .is_some_and(|wait| matches!(wait.as_str(), "true" | "1" | ""));
-        let answer = waits.then(|| format!("{:032x}", rand::random::<u128>()));
-        let name = answer.clone();
-        self.put_payload(linking, dealer, &Payload::Update { update, answer })
-            .await?;
+        let record = update.id.clone();
+        let began = self.clock.now();
+        self.put_payload(linking, dealer, &Payload::Update(update)).await?;
         metrics::counter!("snapbridge_link_updates_total", "integration" => linking.name.clone()).increment(1);
-        match name {
-            Some(name) => self.wait_for(&dealer.account, &name).await,
-            None => Ok(error::json(
+        match waits {
+            true => self.wait_for(&dealer.account, &record, began).await,
+            false => Ok(error::json(
                 StatusCode::ACCEPTED,
                 json!({"status": "accepted"}).to_string(),
             )),
@@ -171,21 +171,25 @@ impl Front {
     }
 
     /// In the recipe's shapes. Whom the work keeps waiting longer than a request may last is told that it goes on.
-    async fn wait_for(&self, account: &AccountId, name: &str) -> ApiResult<Response> {
-        let key = linking::answer_key(account, name);
-        let began = self.clock.now();
+    async fn wait_for(&self, account: &AccountId, record: &str, began: Micros) -> ApiResult<Response> {
+        let key = linking::answer_key(&self.keys, account, record);
+        let mut look = FIRST_LOOK;
         let longest = self.policy.request_deadline.mul_f64(0.8);
         loop {
             let now = self.clock.now();
             if let Some(kept) = self.store.get(&key, now).await? {
-                let answer: Option<Answer> = serde_json::from_slice(&kept).ok();
-                return Ok(recipe(answer));
+                // An older one is that of an earlier update.
+                let told: Option<Told> = serde_json::from_slice(&kept).ok();
+                if let Some(told) = told.filter(|told| told.at >= began) {
+                    return Ok(recipe(&told.answer));
+                }
             }
             if now.since(began) >= longest {
                 let body = json!({"status": "accepted", "message": "It is taken and waits for its turn"});
                 return Ok(error::json(StatusCode::ACCEPTED, body.to_string()));
             }
-            tokio::time::sleep(ANSWER_LOOK).await;
+            tokio::time::sleep(look).await;
+            look = (look * 2).min(LAST_LOOK);
         }
     }
 
@@ -299,7 +303,9 @@ fn prove<'a>(linking: &'a Linking, headers: &HeaderMap, raw: &Bytes) -> ApiResul
                 false => Err(not_proven()),
             }
         }
-        // Whoever has a dealer's secret is told what is wrong with the body.
+        // Whoever has a dealer's secret is told what is wrong with the body. Not for the asking: a signature would be tried with the
+        // secrets of all of them.
+        Err(_) if linking.auth == UpdateAuth::Hmac => Err(not_proven()),
         Err(bad) => match linking
             .dealers()
             .iter()
@@ -311,20 +317,19 @@ fn prove<'a>(linking: &'a Linking, headers: &HeaderMap, raw: &Bytes) -> ApiResul
     }
 }
 
-fn recipe(answer: Option<Answer>) -> Response {
+fn recipe(answer: &Answer) -> Response {
     let not = |reason: &str| json!({"status": "contact not updated", "reason": reason});
     let (status, body) = match answer {
-        Some(Answer::Updated { contact, conversation }) => (
+        Answer::Updated { contact, conversation } => (
             StatusCode::CREATED,
             json!({"status": "contact updated", "id": contact, "conversation": conversation}),
         ),
-        Some(Answer::Ambiguous { matches }) => {
+        Answer::Ambiguous { matches } => {
             let mut body = not("ambiguous");
             body["matches"] = json!(matches);
             (StatusCode::OK, body)
         }
-        Some(answer) => (StatusCode::OK, not(answer.as_str())),
-        None => (StatusCode::OK, not("unknown")),
+        answer => (StatusCode::OK, not(answer.as_str())),
     };
     error::json(status, body.to_string())
 }

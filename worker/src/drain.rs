@@ -148,8 +148,16 @@ impl<'a> Drain<'a> {
             Ok(payload) => match self.linker.handle(&payload.0, item.at).await {
                 Ok(Handled::Done) => (Settled::Gone, "done"),
                 Ok(Handled::Later(at)) => (Settled::Later { at, failed: false }, "later"),
-                Err(error) if Concerns::of(error.kind) == Concerns::All => return Err(error.into()),
-                Err(error) => self.failed(item, attempt, &error).await?,
+                Err(error) if Concerns::of(error.kind) == Concerns::One => self.failed(item, attempt, &error).await?,
+                // A system may refuse this one record, or fail over it, and serve all others: it must not hold them up.
+                Err(error) if matches!(error.kind, ErrorKind::Credentials | ErrorKind::Unavailable) => {
+                    if self.linker.check().await.is_err() {
+                        return Err(error.into());
+                    }
+                    let own = CrmError::because(ErrorKind::BadReply, "it alone is refused", error);
+                    self.failed(item, attempt, &own).await?
+                }
+                Err(error) => return Err(error.into()),
             },
         };
         crash::point("before_settle");

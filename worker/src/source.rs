@@ -59,6 +59,9 @@ pub trait Linker: Send + Sync {
     /// One payload, which may come again: what an earlier attempt did of it is found done. `came`: when it was taken in.
     async fn handle(&self, payload: &[u8], came: Micros) -> CrmResult<Handled>;
 
+    /// Whether the systems take the credentials at all, and answer: then a failure is the payload's own.
+    async fn check(&self) -> CrmResult<()>;
+
     /// The slice is over: slots that were taken ahead go back.
     async fn rest(&self);
 }

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use store::MemoryStore;
 use worker::Linker;
-use worker::linking::{Answer, Listed, Look, Pairing, Rules, System, answer_key};
+use worker::linking::{Answer, Listed, Look, Pairing, Rules, System, Told, answer_key};
 use worker::source::Handled;
 
 const ORGANIZATION: &str = "5c13";
@@ -163,6 +163,10 @@ impl System for Memory {
         Ok((listed.collect(), next))
     }
 
+    async fn check(&self) -> CrmResult<()> {
+        self.spend()
+    }
+
     async fn rest(&self) {}
 }
 
@@ -244,10 +248,9 @@ impl Scene {
 
     fn update(&self, id: &str) -> Payload {
         let row = self.dms.rows.lock().get(id).cloned().unwrap_or_default();
-        Payload::Update {
-            update: read(json!({"id": id, "organization": ORGANIZATION, "email": row.email, "telephone": row.phone})),
-            answer: Some("a".into()),
-        }
+        Payload::Update(read(
+            json!({"id": id, "organization": ORGANIZATION, "email": row.email, "telephone": row.phone}),
+        ))
     }
 
     fn event(&self, id: &str, change: Change, at: u64) -> Payload {
@@ -275,11 +278,17 @@ impl Scene {
     }
 
     async fn done(&self, payload: &Payload) -> Option<Answer> {
-        let key = answer_key(&self.account, "a");
-        self.store.delete(&key).await.unwrap();
         assert_eq!(self.handle(payload).await.expect("no failure"), Handled::Done);
-        let kept = self.store.get(&key, SystemClock.now()).await.unwrap();
-        kept.map(|kept| serde_json::from_slice(&kept).unwrap())
+        let Payload::Update(update) = payload else { return None };
+        let key = answer_key(&self.keys, &self.account, &update.id);
+        let kept = self
+            .store
+            .get(&key, SystemClock.now())
+            .await
+            .unwrap()
+            .expect("an answer");
+        let told: Told = serde_json::from_slice(&kept).unwrap();
+        Some(told.answer)
     }
 
     async fn trouble(&self, side: Side, id: &str) -> Option<Trouble> {
@@ -454,10 +463,7 @@ async fn links_go_when_either_record_is_deleted_or_somebody_says_so() {
         assert!(scene.is_linked(1));
         let (mut dms_stays, mut contact_stays) = (true, true);
         let payload = match how {
-            "dms told" => Payload::Update {
-                update: read(json!({"id": "d1", "organization": ORGANIZATION, "deleted": true})),
-                answer: None,
-            },
+            "dms told" => Payload::Update(read(json!({"id": "d1", "organization": ORGANIZATION, "deleted": true}))),
             "dms gone" => {
                 let update = scene.update("d1");
                 scene.dms.rows.lock().remove("d1");
@@ -529,10 +535,7 @@ async fn the_first_record_keeps_its_contact_until_it_is_gone() {
 async fn a_record_that_is_not_there_yet_is_waited_for() {
     let scene = Scene::new(&[]);
     let (update, event) = (
-        Payload::Update {
-            update: read(json!({"id": "d1", "organization": ORGANIZATION, "email": "a@b"})),
-            answer: None,
-        },
+        Payload::Update(read(json!({"id": "d1", "organization": ORGANIZATION, "email": "a@b"}))),
         scene.event("c1", Change::Created, 1),
     );
     for payload in [&update, &event] {

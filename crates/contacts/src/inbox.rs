@@ -155,7 +155,11 @@ pub async fn append(
         };
         let is_full = items.len() >= share;
         match items.iter_mut().find(|item| item.key == key) {
-            Some(present) if present.digest == digest => Appended::Waiting,
+            Some(present) if present.digest == digest => {
+                // Whoever has it in hand may have looked before what this repetition tells of.
+                present.mark = mark;
+                Appended::Waiting
+            }
             Some(present) => {
                 // It keeps its place: what changes all the time would never be the oldest.
                 *present = Stored { at: present.at, ..new };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use contacts::inbox::Appended;
 use contacts::linking::{Payload, Remove};
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +69,13 @@ impl Operate {
         let (linking, at) = self.dealer(&whose.dealer)?;
         let dealer = dealer_at(&linking, at)?;
         let said = match self.dealers().seed(&linking, dealer).await? {
-            true => {
+            Appended::New => {
                 "Asked for: all records of the DMS are looked at, a few at a time; `link report` shows how far it is"
             }
-            false => "It is under way; `link report` shows how far",
+            Appended::Replaced | Appended::Waiting => {
+                "It was under way and begins anew; `link report` shows how far it is"
+            }
+            Appended::Full => return Err(full()),
         };
         self.note(who, "link seed", dealer.account.as_str(), said).await?;
         Ok(Told {
@@ -101,20 +105,23 @@ impl Operate {
             linking.inbox,
             now,
         );
-        if put.await? == contacts::inbox::Appended::Full {
-            return Err(Refusal::Conflict(
-                "the dealer's inbox is full; try again when some of it is done".into(),
-            ));
+        if put.await? == Appended::Full {
+            return Err(full());
         }
         self.requests.drain(&dealer.account).await?;
         let said = match removal.record {
-            Some(_) => "Asked for: the links of the record and of its contact are taken away",
+            Some(_) => {
+                "Asked for: the links of the record and of its contact are taken away. If the DMS or Web1on1 tell of one of them later, \
+                 or all are seeded, they are linked again"
+            }
             None => {
-                "Asked for: all links of the dealer are taken away, a few at a time. What the DMS or Web1on1 tell of later is linked \
-                     again: take the dealer out of the settings once `link report` shows none"
+                "Asked for: all links of the dealer are taken away, a few at a time. Whom the DMS, Web1on1 or a seeding names later is \
+                 linked again: take the dealer out of the settings once `link report` shows none"
             }
         };
-        self.note(who, "link remove", dealer.account.as_str(), said).await?;
+        let record = removal.record.as_deref().unwrap_or("all");
+        let note = format!("record {record}: {said}");
+        self.note(who, "link remove", dealer.account.as_str(), &note).await?;
         Ok(Told {
             account: dealer.account.to_string(),
             said: said.to_owned(),
@@ -149,6 +156,10 @@ impl Operate {
             integrations: self.integrations.clone(),
         }
     }
+}
+
+fn full() -> Refusal {
+    Refusal::Conflict("the dealer's inbox is full; try again when some of it is done".into())
 }
 
 fn dealer_at(linking: &Linking, at: usize) -> Result<&Dealer, Refusal> {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use contacts::inbox::{self, Appended};
 use contacts::keys::Keys;
 use contacts::linking::records::{self, Side};
-use contacts::linking::{Event, Field, Needle, Owner, Payload, Remove, Seed, Update, UrlTemplate};
+use contacts::linking::{Event, Field, Needle, Owner, Payload, Remove, Seed, Tidy, Update, UrlTemplate};
 use contacts::{AccountId, Clock, ErrorKind, Micros, Store, StoreError};
 use crm::{Client, CrmError, CrmResult, LinkTo, Linked, Region};
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(5);
 /// Until a seeding that is far enough ahead of the work goes on.
 const AHEAD: Duration = Duration::from_secs(2);
-/// Records whose links one step of a removal takes away.
-const REMOVED_AT_ONCE: usize = 20;
+/// Records that one step of a removal, or of a tidying, looks at.
+const AT_ONCE: usize = 20;
 /// How long an answer is kept for who waits for it.
 const ANSWER_LIFE: Duration = Duration::from_secs(60);
 
@@ -48,6 +48,9 @@ pub trait System: Send + Sync {
 
     /// A page of all records, and where the next one is.
     async fn page(&self, cursor: Option<&Value>) -> CrmResult<(Vec<Listed>, Option<Value>)>;
+
+    /// Whether it takes the credentials at all, and answers.
+    async fn check(&self) -> CrmResult<()>;
 
     /// Slots that were taken ahead go back.
     async fn rest(&self);
@@ -86,6 +89,10 @@ impl System for Client {
         Ok((listed.collect(), page.next))
     }
 
+    async fn check(&self) -> CrmResult<()> {
+        Client::check(self).await.map(drop)
+    }
+
     async fn rest(&self) {
         Client::rest(self).await;
     }
@@ -119,7 +126,14 @@ pub struct Rules {
     pub seed_ahead: usize,
 }
 
-/// What came of an update, for who waits for it.
+/// What came of an update, for who waits for it, and when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub at: Micros,
+    pub answer: Answer,
+}
+
+/// What came of a payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Answer {
@@ -184,15 +198,18 @@ impl Linker for Pairing {
         let payload = Payload::read(payload)
             .ok_or_else(|| CrmError::new(ErrorKind::Rejected, "this version does not know what lies in the inbox"))?;
         let kind = payload.kind();
+        let at = self.clock.now();
         let mut answering = None;
         let step = match payload {
-            Payload::Update { update, answer } => {
-                answering = answer;
-                self.update(&update, came).await?
+            Payload::Update(update) => {
+                let step = self.update(&update, came).await?;
+                answering = Some(update.id);
+                step
             }
             Payload::Event(event) => self.event(&event, came).await?,
             Payload::Seed(seed) => self.seed(seed).await?,
             Payload::Remove(remove) => self.remove(remove).await?,
+            Payload::Tidy(tidy) => self.tidy(tidy).await?,
         };
         let (result, handled) = match &step {
             Step::Done(answer) => (answer.as_str(), Handled::Done),
@@ -200,13 +217,18 @@ impl Linker for Pairing {
             Step::Later(at) => ("later", Handled::Later(*at)),
         };
         metrics::counter!("snapbridge_link_payloads_total", "kind" => kind, "result" => result).increment(1);
-        if let (Some(name), Step::Done(answer)) = (answering, &step) {
-            let body = serde_json::to_vec(answer).unwrap_or_default();
-            let key = answer_key(&self.account, &name);
+        if let (Some(record), Step::Done(answer)) = (answering, step) {
+            let body = serde_json::to_vec(&Told { at, answer }).unwrap_or_default();
+            let key = answer_key(&self.keys, &self.account, &record);
             let kept = self.store.put(&key, &body, ANSWER_LIFE, self.clock.now()).await;
             kept.map_err(store_down)?;
         }
         Ok(handled)
+    }
+
+    async fn check(&self) -> CrmResult<()> {
+        self.web1on1.check().await.map_err(|error| of(Side::Web1on1, error))?;
+        self.dms.check().await.map_err(|error| of(Side::Dms, error))
     }
 
     async fn rest(&self) {
@@ -215,9 +237,13 @@ impl Linker for Pairing {
     }
 }
 
-/// Where the answer to an update is kept, among the store's scratch values.
-pub fn answer_key(account: &AccountId, name: &str) -> String {
-    format!("link-answer|{account}|{name}")
+/// Where the answer to the last update of a record is kept, among the store's scratch values.
+pub fn answer_key(keys: &Keys, account: &AccountId, record: &str) -> String {
+    format!(
+        "link-answer|{}",
+        keys.fingerprint("link-answer", format!("{account}|{record}").as_bytes())
+            .0
+    )
 }
 
 /// Puts a payload into a dealer's inbox.
@@ -255,19 +281,25 @@ impl Pairing {
             .page(seed.cursor.as_ref())
             .await
             .map_err(|error| of(Side::Dms, error))?;
+        // One that is gone meanwhile: the page begins anew, and who is told of twice is found done.
+        let behind = seed
+            .last
+            .as_ref()
+            .and_then(|last| page.iter().position(|record| record.id == *last));
+        let from = behind.map_or(0, |at| at + 1);
         let mut put_in = 0;
-        let room = self.rules.seed_ahead;
-        let mut held_up = false;
-        for record in page.iter().skip(seed.skip).take(room) {
+        for record in page.iter().skip(from).take(self.rules.seed_ahead) {
             if let Some(update) = told(record, &self.rules.organization)
-                && self.take_in(&Payload::Update { update, answer: None }).await? == Appended::Full
+                && self.take_in(&Payload::Update(update)).await? == Appended::Full
             {
-                held_up = true;
                 break;
             }
             put_in += 1;
         }
-        let ended = !held_up && seed.skip + put_in >= page.len();
+        let ended = from + put_in >= page.len();
+        if put_in == 0 && !ended {
+            return Ok(Step::Later(now.plus(AHEAD)));
+        }
         let seen = seed.seen + put_in as u64;
         let done = ended && next.is_none();
         records::change_seeding(&*self.store, &self.account, |seeding| {
@@ -279,16 +311,18 @@ impl Pairing {
         .map_err(store_down)?;
         if done {
             tracing::info!(account = %self.account, records = seen, "all records of the DMS were put up for linking");
+            // Whom the list did not name may be gone.
+            self.take_in(&Payload::Tidy(Tidy::default())).await?;
             return Ok(Step::Known);
         }
-        let (cursor, skip) = match ended {
-            true => (next, 0),
-            false => (seed.cursor, seed.skip + put_in),
+        let (cursor, last) = match ended {
+            true => (next, None),
+            false => (seed.cursor, page.get(from + put_in - 1).map(|record| record.id.clone())),
         };
         let further = Seed {
             began: seed.began,
             cursor,
-            skip,
+            last,
             seen,
         };
         // It takes this one's place, so settling this one changes nothing.
@@ -302,20 +336,34 @@ impl Pairing {
             self.part(record).await?;
             return Ok(Step::Done(Answer::Removed));
         }
-        let after = remove.after.as_deref();
-        let page = records::list(&*self.store, &self.account, Side::Dms, after, REMOVED_AT_ONCE).await;
-        let page = page.map_err(store_down)?;
-        for (record, _) in &page {
+        let (page, after) = self.handful(remove.after.as_deref()).await?;
+        for record in &page {
             self.part(record).await?;
         }
-        if page.len() == REMOVED_AT_ONCE {
-            let further = Remove {
-                record: None,
-                after: page.last().map(|(record, _)| record.clone()),
-            };
-            self.take_in(&Payload::Remove(further)).await?;
+        if after.is_some() {
+            self.take_in(&Payload::Remove(Remove { record: None, after })).await?;
         }
         Ok(Step::Done(Answer::Removed))
+    }
+
+    /// Takes the links of records away that the DMS no longer has.
+    async fn tidy(&self, tidy: Tidy) -> CrmResult<Step> {
+        let (page, after) = self.handful(tidy.after.as_deref()).await?;
+        for record in &page {
+            self.part_if_gone(record).await?;
+        }
+        if after.is_some() {
+            self.take_in(&Payload::Tidy(Tidy { after })).await?;
+        }
+        Ok(Step::Known)
+    }
+
+    /// Known records of the DMS, and behind which there are more.
+    async fn handful(&self, after: Option<&str>) -> CrmResult<(Vec<String>, Option<String>)> {
+        let page = records::ids(&*self.store, &self.account, Side::Dms, after, AT_ONCE).await;
+        let page = page.map_err(store_down)?;
+        let further = page.last().filter(|_| page.len() == AT_ONCE).cloned();
+        Ok((page, further))
     }
 
     async fn take_in(&self, payload: &Payload) -> CrmResult<Appended> {

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use contacts::linking::records::{self, Record, Side, Trouble};
 use contacts::linking::{
-    Applied, Event, Field, Flow, Link, Matched, Merged, Needle, Own, Owner, Update, Verdict, flow, matched, merge,
-    needles, needles_of, resolve, rivals, without,
+    Applied, Event, Field, Flow, Link, Matched, Merged, Needle, Own, Owner, Update, Verdict, flow, insist, matched,
+    merge, needles, needles_of, resolve, rivals, without,
 };
 use contacts::{ErrorKind, Micros};
 use crm::{CrmError, CrmResult, LinkTo, Linked, e164};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Answer, GRACE, LOOK, Look, Pairing, Step, may_come, of, store_down};
 use crate::crash;
+
+/// Addresses of ours that are remembered of a record.
+const SHOWN: usize = 4;
 
 /// What is written into the fields of a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Pairing {
     /// Web1on1 told of a contact.
     pub(super) async fn event(&self, event: &Event, came: Micros) -> CrmResult<Step> {
         let known = self.known(Side::Web1on1, &event.contact).await?;
-        let (verdict, applied) = event.judge(known.applied.as_ref());
+        let (verdict, applied) = event.judge(known.applied.as_ref(), |relevant| self.hash(relevant));
         if verdict != Verdict::Apply {
             if known.applied.as_ref() != Some(&applied) {
                 self.applied(&event.contact, applied).await?;
@@ -84,12 +87,10 @@ impl Pairing {
             return Ok(Step::Done(Answer::Removed));
         };
         let linked = self.partner(Side::Web1on1, &known).await?;
+        let wanted = self.needles(&web1on1);
         let chosen = match linked {
-            Some(dms) => Ok(dms),
-            None => {
-                let wanted = self.needles(&web1on1);
-                self.choose(Side::Web1on1, &web1on1, &known, None, &wanted).await?
-            }
+            Some(dms) if wanted.iter().any(|needle| self.bears(&dms, needle)) => Ok(dms),
+            linked => self.choose(Side::Web1on1, &web1on1, &known, linked, &wanted).await?,
         };
         let answer = match chosen {
             Ok(dms) => self.pair(&dms, &web1on1).await?,
@@ -97,6 +98,15 @@ impl Pairing {
         };
         self.applied(&event.contact, applied).await?;
         Ok(Step::Done(answer))
+    }
+
+    /// A linked record that the DMS no longer has loses its links.
+    pub(super) async fn part_if_gone(&self, record: &str) -> CrmResult<()> {
+        let known = self.known(Side::Dms, record).await?;
+        match known.with.is_some() && self.read(Side::Dms, record).await?.is_none() {
+            true => self.part(record).await,
+            false => Ok(()),
+        }
     }
 
     /// Takes the links of a record of the DMS and of its contact away, and forgets that they were linked.
@@ -114,6 +124,7 @@ impl Pairing {
         self.change(Side::Dms, record, |known| {
             known.with = None;
             known.trouble = None;
+            known.wrote.clear();
         })
         .await
     }
@@ -160,17 +171,32 @@ impl Pairing {
     /// What speaks against linking `own` with `one` of the other system: another record's link, or another record that is
     /// meant as well.
     async fn objection(&self, side: Side, own: &Linked, one: &Linked) -> CrmResult<Option<Trouble>> {
-        let theirs = self.known(side.other(), &one.id).await?;
-        if let Some(holder) = theirs.with.filter(|holder| *holder != own.id) {
-            if self.read(side, &holder).await?.is_some() {
-                return Ok(Some(Trouble::Taken { by: holder }));
-            }
-            self.unjoin(side, &holder, &one.id).await?;
-            self.unjoin(side.other(), &one.id, &holder).await?;
+        let theirs = self.needles(one);
+        let holder = self.known(side.other(), &one.id).await?.with;
+        let holder = holder.filter(|holder| *holder != own.id);
+        let held_by = match &holder {
+            Some(holder) => self.read(side, holder).await?,
+            None => None,
+        };
+        if let Some(held_by) = &held_by
+            && theirs.iter().any(|needle| self.bears(held_by, needle))
+        {
+            return Ok(Some(Trouble::Taken { by: held_by.id.clone() }));
         }
-        let back = self.search(side, &self.needles(one)).await?;
+        let back = self.search(side, &theirs).await?;
         let back = matched(back.keys().map(String::as_str));
-        Ok(rivals(&own.id, back).map(|ids| Trouble::Ambiguous { ids }))
+        if let Some(ids) = rivals(&own.id, back) {
+            return Ok(Some(Trouble::Ambiguous { ids }));
+        }
+        if let Some(held_by) = &held_by {
+            // Nothing but its link speaks for that one any more.
+            self.show(side, held_by, None, Values::default()).await?;
+        }
+        if let Some(holder) = &holder {
+            self.unjoin(side, holder, &one.id).await?;
+            self.unjoin(side.other(), &one.id, holder).await?;
+        }
+        Ok(None)
     }
 
     /// `own` is no longer linked with whom it was: the link there goes.
@@ -230,7 +256,10 @@ impl Pairing {
             let same = |a: &str, b: &str| match field {
                 Field::Name => words(a) == words(b),
                 Field::Email => a.to_lowercase() == b.to_lowercase(),
-                Field::Phone => self.e164(a).is_some() && self.e164(a) == self.e164(b),
+                Field::Phone => match (self.e164(a), self.e164(b)) {
+                    (None, None) => digits(a) == digits(b),
+                    (a, b) => a == b,
+                },
             };
             let (values, value) = match flow(*owner, of(dms).as_deref(), of(web1on1).as_deref(), same) {
                 Flow::Nothing => continue,
@@ -259,18 +288,65 @@ impl Pairing {
         conversation: Option<String>,
         values: Values,
     ) -> CrmResult<bool> {
-        let own = self.own(side);
-        let links: Option<Vec<Value>> = match &record.links {
-            None => {
-                let stands = record.url.as_deref().filter(|url| !url.is_empty());
-                (stands != link.map(|link| link.url.as_str())).then(Vec::new)
-            }
+        let known = self.known(side, &record.id).await?;
+        let own = self.own(side, &known);
+        let stands = match &record.links {
+            None => record.url.clone(),
+            Some(links) => own.find(links).and_then(|ours| ours["url"].as_str()).map(str::to_owned),
+        };
+        let stands = stands.unwrap_or_default();
+        let mut links: Option<Vec<Value>> = match &record.links {
+            None => (stands != link.map_or("", |link| link.url.as_str())).then(Vec::new),
             Some(links) => match link.map_or_else(|| without(links, &own), |link| merge(links, &own, link)) {
                 Merged::Same => None,
                 Merged::Write(links) => Some(links),
             },
         };
-        if links.is_none() && values == Values::default() {
+        // What the system made something else of, again and again, is not written once more.
+        let mut wrote = known.wrote.clone();
+        let mut again = |name: &str, value: &str, present: &str| {
+            let (value, present) = (self.hash(value.as_bytes()), self.hash(present.as_bytes()));
+            let (write, remembered) = insist(wrote.get(name), &value, &present);
+            wrote.insert(name.to_owned(), remembered);
+            write
+        };
+        if let (Some(written), Some(link)) = (&links, link)
+            && !again(
+                "link",
+                &json!([link, written.len()]).to_string(),
+                &json!([stands, record.links]).to_string(),
+            )
+        {
+            links = None;
+        }
+        let mut values = values;
+        for (name, value, present) in [
+            ("name", &mut values.name, record.name.as_deref()),
+            ("email", &mut values.email, record.emails.first().map(String::as_str)),
+            ("phone", &mut values.phone, record.phones.first().map(String::as_str)),
+        ] {
+            if value
+                .as_deref()
+                .is_some_and(|value| !again(name, value, present.unwrap_or_default()))
+            {
+                *value = None;
+            }
+        }
+        let nothing = links.is_none() && values == Values::default();
+        let url = link.map(|link| link.url.clone()).filter(|_| links.is_some());
+        let remembers = wrote != known.wrote || url.as_ref().is_some_and(|url| !known.shown.contains(url));
+        if remembers {
+            self.change(side, &record.id, |known| {
+                known.wrote = wrote.clone();
+                if let Some(url) = url.as_ref().filter(|url| !known.shown.contains(url)) {
+                    known.shown.push(url.clone());
+                    let old = known.shown.len().saturating_sub(SHOWN);
+                    known.shown.drain(..old);
+                }
+            })
+            .await?;
+        }
+        if nothing {
             return Ok(false);
         }
         let to = LinkTo {
@@ -297,15 +373,25 @@ impl Pairing {
     }
 
     /// By what our links at a side are known again.
-    fn own(&self, side: Side) -> Own {
+    fn own(&self, side: Side, known: &Record) -> Own {
         let look = match side {
             Side::Web1on1 => &self.rules.to_dms,
             Side::Dms => &self.rules.to_web1on1,
         };
         Own {
-            label: Some(look.label.clone()),
-            prefix: Some(look.url.prefix().to_owned()),
+            template: Some(look.url.clone()),
+            shown: known.shown.clone(),
         }
+    }
+
+    /// Keyed, for what is remembered of values.
+    fn hash(&self, value: &[u8]) -> String {
+        let mut hash = self
+            .keys
+            .fingerprint("link-value", &[self.account.as_str().as_bytes(), b"|", value].concat())
+            .0;
+        hash.truncate(32);
+        hash
     }
 
     /// The link of the one that is gone goes from its record in the DMS.
@@ -434,6 +520,10 @@ fn side_word(side: Side) -> &'static str {
         Side::Dms => "dms",
         Side::Web1on1 => "web1on1",
     }
+}
+
+fn digits(text: &str) -> String {
+    text.chars().filter(char::is_ascii_digit).collect()
 }
 
 fn words(text: &str) -> Vec<String> {

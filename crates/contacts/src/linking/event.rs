@@ -107,6 +107,7 @@ impl Stamp {
 impl Event {
     /// The same for each delivery of one event, and different for two events. The envelope's `id` is not part of it: the vendor
     /// does not say whether it names the event or the webhook.
+    /// A payload's key, of which the inbox keeps a keyed hash.
     pub fn dedupe(&self) -> String {
         let time = |time: Option<Micros>| time.map_or_else(|| "-".to_owned(), |time| time.0.to_string());
         let parts = [
@@ -118,12 +119,22 @@ impl Event {
         ];
         // An event without any time is told from the next one by what it says.
         match self.stamp == Stamp::default() {
-            true => format!("{}|{}", parts.join("|"), self.digest().0),
+            true => format!(
+                "{}|{}",
+                parts.join("|"),
+                data_encoding::HEXLOWER.encode(&self.relevant())
+            ),
             false => parts.join("|"),
         }
     }
 
-    pub fn digest(&self) -> Digest {
+    /// `hash` is keyed: what is kept of a person must not be found by trying numbers.
+    pub fn digest(&self, hash: impl Fn(&[u8]) -> String) -> Digest {
+        Digest(hash(&self.relevant()))
+    }
+
+    /// Stands for all that counts.
+    fn relevant(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         let person = &self.person;
         for part in [&self.conversation, &person.name, &person.email, &person.phone] {
@@ -132,16 +143,16 @@ impl Event {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        Digest(data_encoding::HEXLOWER.encode(&hash.finalize()[..16]))
+        hash.finalize().into()
     }
 
     /// What is to be done, and what is known from then on. An echo moves the time on, or an older event in between would be
     /// taken for news. Who did it does not count: what the bridge itself wrote comes back with what others changed before, and
     /// their event, overtaken, would be stale.
-    pub fn judge(&self, known: Option<&Applied>) -> (Verdict, Applied) {
+    pub fn judge(&self, known: Option<&Applied>, hash: impl Fn(&[u8]) -> String) -> (Verdict, Applied) {
         let told = Applied {
             stamp: self.stamp,
-            digest: self.digest(),
+            digest: self.digest(hash),
             deleted: self.change == Change::Deleted,
         };
         let Some(known) = known else {
@@ -161,6 +172,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn plain(bytes: &[u8]) -> String {
+        data_encoding::HEXLOWER.encode(bytes)
+    }
 
     fn event(change: Change, at: u64, name: &str) -> Event {
         Event {
@@ -222,7 +237,7 @@ mod tests {
             let mut known: Option<Applied> = None;
             let mut shown: Option<Event> = None;
             for delivery in first.into_iter().chain(rest) {
-                let (verdict, applied) = delivery.judge(known.as_ref());
+                let (verdict, applied) = delivery.judge(known.as_ref(), plain);
                 known = Some(applied);
                 if verdict == Verdict::Apply {
                     shown = Some(delivery);
@@ -230,7 +245,7 @@ mod tests {
             }
             let last = events.last().unwrap();
             let shown = shown.unwrap();
-            prop_assert_eq!(shown.digest(), last.digest());
+            prop_assert_eq!(shown.digest(plain), last.digest(plain));
             prop_assert_eq!(shown.change == Change::Deleted, last.change == Change::Deleted);
             prop_assert_eq!(known.unwrap().stamp, last.stamp);
         }
@@ -247,16 +262,19 @@ mod tests {
 
     #[test]
     fn what_comes_back_unchanged_is_an_echo_and_moves_the_time_on() {
-        let (_, first) = event(Change::Created, 1, "a").judge(None);
-        let (verdict, known) = event(Change::Updated, 3, "a").judge(Some(&first));
+        let (_, first) = event(Change::Created, 1, "a").judge(None, plain);
+        let (verdict, known) = event(Change::Updated, 3, "a").judge(Some(&first), plain);
         assert_eq!((verdict, known.stamp.updated), (Verdict::Echo, Some(Micros(3))));
-        let (verdict, known) = event(Change::Updated, 2, "b").judge(Some(&known));
+        let (verdict, known) = event(Change::Updated, 2, "b").judge(Some(&known), plain);
         assert_eq!(
             (verdict, known.stamp.updated),
             (Verdict::Stale, Some(Micros(3))),
             "the later one had overtaken it"
         );
-        assert_eq!(event(Change::Updated, 4, "b").judge(Some(&known)).0, Verdict::Apply);
+        assert_eq!(
+            event(Change::Updated, 4, "b").judge(Some(&known), plain).0,
+            Verdict::Apply
+        );
     }
 
     #[test]
@@ -267,9 +285,9 @@ mod tests {
         };
         assert_eq!(bare("a").dedupe(), bare("a").dedupe());
         assert_ne!(bare("a").dedupe(), bare("b").dedupe());
-        let (_, known) = event(Change::Created, 5, "a").judge(None);
+        let (_, known) = event(Change::Created, 5, "a").judge(None, plain);
         assert_eq!(
-            bare("b").judge(Some(&known)).0,
+            bare("b").judge(Some(&known), plain).0,
             Verdict::Apply,
             "nothing says that it is older"
         );

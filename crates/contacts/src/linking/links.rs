@@ -14,24 +14,22 @@ pub struct Link {
     pub icon: String,
 }
 
-/// By what our links are known again. What fits neither is somebody else's.
+/// By what our links are known again: exactly, as what others put there is not ours to take away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
-    /// The whole label, which outlives a change of the address.
-    pub label: Option<String>,
-    /// The beginning of the address, which outlives a change of the label.
-    pub prefix: Option<String>,
+    /// How our addresses are made today.
+    pub template: Option<UrlTemplate>,
+    /// Addresses that were written for this record, also by another template.
+    pub shown: Vec<String>,
 }
 
 impl Own {
     fn is(&self, link: &Value) -> bool {
-        let text = |field: &str| link.get(field).and_then(Value::as_str);
-        let bears = |ours: &Option<String>, field, fits: fn(&str, &str) -> bool| {
-            let ours = ours.as_deref().filter(|ours| !ours.is_empty());
-            ours.zip(text(field)).is_some_and(|(ours, text)| fits(text, ours))
+        let Some(url) = link.get("url").and_then(Value::as_str) else {
+            return false;
         };
-        bears(&self.label, "label", |text, ours| text == ours)
-            || bears(&self.prefix, "url", |text, ours| text.starts_with(ours))
+        let template = self.template.as_ref();
+        self.shown.iter().any(|shown| shown == url) || template.is_some_and(|template| template.id_of(url).is_some())
     }
 
     /// Ours among `links`, the first one.
@@ -197,8 +195,8 @@ mod tests {
 
     fn own() -> Own {
         Own {
-            label: Some("View in DMS".into()),
-            prefix: Some("https://dms.example/customer/".into()),
+            template: UrlTemplate::parse("https://dms.example/customer/{id}/", "id").ok(),
+            shown: vec!["https://old.example/customer/1".into()],
         }
     }
 
@@ -209,6 +207,7 @@ mod tests {
             Just(json!({"label": "View in CRM", "url": "https://crm.example/c/1"})),
             Just(json!({"label": "View in DMS", "url": "https://old.example/customer/1"})),
             Just(json!({"label": "DMS", "url": "https://dms.example/customer/2/", "id": 9})),
+            Just(json!({"label": "View in DMS", "url": "https://dms.example/customer/2/orders"})),
             Just(json!({"url": 5})),
             Just(json!(null)),
         ]
@@ -279,21 +278,15 @@ mod tests {
     #[test]
     fn without_a_key_to_know_them_by_nothing_is_ours_but_the_same_address() {
         let nothing = Own::default();
-        let empty = Own {
-            label: Some(String::new()),
-            prefix: Some(String::new()),
-        };
         let links = [
             json!({"label": "", "url": "https://a.example/"}),
             json!({"label": "View in DMS", "url": "https://b.example/"}),
         ];
-        for own in [nothing, empty] {
-            assert_eq!(without(&links, &own), Merged::Same);
-            let Merged::Write(merged) = merge(&links, &own, &link("https://b.example/")) else {
-                panic!("no icon yet")
-            };
-            assert_eq!(merged.len(), 2);
-        }
+        assert_eq!(without(&links, &nothing), Merged::Same);
+        let Merged::Write(merged) = merge(&links, &nothing, &link("https://b.example/")) else {
+            panic!("no icon yet")
+        };
+        assert_eq!(merged.len(), 2);
     }
 
     #[test]

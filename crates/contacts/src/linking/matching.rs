@@ -26,7 +26,7 @@ pub enum Matched {
 /// compares texts, and its numbers are E.164 where people keep to it, so the number is looked for in that form, without its
 /// `+`, and as it was written.
 pub fn needles(update: &Update, e164: Option<&str>) -> Vec<Needle> {
-    let mut needles: Vec<Needle> = update.email.iter().cloned().map(Needle::Email).collect();
+    let mut needles: Vec<Needle> = update.email.iter().flat_map(|text| addresses(text)).collect();
     let written = update.phone.as_deref();
     let bare = e164.and_then(|phone| phone.strip_prefix('+'));
     for phone in [e164, bare, written].into_iter().flatten() {
@@ -38,13 +38,17 @@ pub fn needles(update: &Update, e164: Option<&str>) -> Vec<Needle> {
     needles
 }
 
+/// An address in small letters, in which it is compared, and as it was written, as the other system may compare texts.
+fn addresses(text: &str) -> Vec<Needle> {
+    let Some(small) = email(text) else { return Vec::new() };
+    let written = text.trim();
+    let other = (written != small).then(|| Needle::Email(written.to_owned()));
+    std::iter::once(Needle::Email(small)).chain(other).collect()
+}
+
 /// The needles of a record, each once: its addresses and its numbers, these also in their one form. `e164` gives it.
 pub fn needles_of(emails: &[String], phones: &[String], e164: impl Fn(&str) -> Option<String>) -> Vec<Needle> {
-    let mut all: Vec<Needle> = emails
-        .iter()
-        .filter_map(|text| email(text))
-        .map(Needle::Email)
-        .collect();
+    let mut all: Vec<Needle> = emails.iter().flat_map(|text| addresses(text)).collect();
     for phone in phones {
         let update = Update {
             id: String::new(),
@@ -84,7 +88,10 @@ impl Needle {
     /// and answers with everybody. `e164` puts a number in its one form.
     pub fn is_borne_by(&self, emails: &[String], phones: &[String], e164: impl Fn(&str) -> Option<String>) -> bool {
         match self {
-            Needle::Email(wanted) => emails.iter().any(|own| email(own).as_ref() == Some(wanted)),
+            Needle::Email(wanted) => {
+                let wanted = email(wanted);
+                wanted.is_some() && emails.iter().any(|own| email(own) == wanted)
+            }
             Needle::Phone(wanted) => {
                 let form = |text: &str| {
                     e164(text)
@@ -146,6 +153,11 @@ mod tests {
             [phone("+4722334455"), phone("4722334455")]
         );
         assert_eq!(needles(&plain, None), [phone("+4722334455")]);
+        let written = update(Some("Ines@B"), None);
+        assert_eq!(
+            needles(&written, None),
+            [Needle::Email("ines@b".into()), Needle::Email("Ines@B".into())]
+        );
     }
 
     #[test]
@@ -153,6 +165,7 @@ mod tests {
         let (emails, phones) = (["Ines@B".to_owned()], ["22334455".to_owned()]);
         for needle in [
             Needle::Email("ines@b".into()),
+            Needle::Email("Ines@b".into()),
             Needle::Phone("+4722334455".into()),
             Needle::Phone("4722334455".into()),
         ] {

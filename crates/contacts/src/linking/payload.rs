@@ -11,18 +11,15 @@ use crate::time::Micros;
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
     /// The DMS told of a record.
-    Update {
-        update: Update,
-        /// Somebody waits for what it comes to, under this name.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        answer: Option<String>,
-    },
+    Update(Update),
     /// Web1on1 told of a contact.
     Event(Event),
     /// All records of the DMS are to be linked.
     Seed(Seed),
     /// Links are to be taken away.
     Remove(Remove),
+    /// Links of records that the DMS no longer has are to be taken away: it does not always tell.
+    Tidy(Tidy),
 }
 
 /// How far a seeding has come.
@@ -32,9 +29,9 @@ pub struct Seed {
     /// The page it is at; `None`: the first one.
     #[serde(default)]
     pub cursor: Option<Value>,
-    /// Records of that page that are in the inbox already.
+    /// The last record of that page that is in the inbox already.
     #[serde(default)]
-    pub skip: usize,
+    pub last: Option<String>,
     /// Records so far.
     #[serde(default)]
     pub seen: u64,
@@ -51,26 +48,36 @@ pub struct Remove {
     pub after: Option<String>,
 }
 
+/// How far a tidying has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tidy {
+    /// The last record of the DMS that was looked at.
+    #[serde(default)]
+    pub after: Option<String>,
+}
+
 impl Payload {
     /// What it is about: another payload under the same key takes its place. Of updates of one record the last to come counts, as
     /// each is a reason to look at the record as it is then. Events are news by their own times, and each is judged by itself.
     pub fn key(&self) -> String {
         match self {
-            Payload::Update { update, .. } => format!("dms|{}", update.id),
+            Payload::Update(update) => format!("dms|{}", update.id),
             Payload::Event(event) => format!("event|{}", event.dedupe()),
             Payload::Seed(_) => "seed".to_owned(),
             Payload::Remove(Remove { record: Some(id), .. }) => format!("remove|{id}"),
             Payload::Remove(_) => "remove".to_owned(),
+            Payload::Tidy(_) => "tidy".to_owned(),
         }
     }
 
     /// For metrics and messages.
     pub fn kind(&self) -> &'static str {
         match self {
-            Payload::Update { .. } => "update",
+            Payload::Update(_) => "update",
             Payload::Event(_) => "event",
             Payload::Seed(_) => "seed",
             Payload::Remove(_) => "remove",
+            Payload::Tidy(_) => "tidy",
         }
     }
 
@@ -100,13 +107,11 @@ mod tests {
         )
         .unwrap();
         let payloads = [
-            Payload::Update {
-                update,
-                answer: Some("n".into()),
-            },
+            Payload::Update(update),
+            Payload::Tidy(Tidy::default()),
             Payload::Seed(Seed {
                 cursor: Some(json!({"page": 2})),
-                skip: 3,
+                last: Some("3".into()),
                 ..Seed::default()
             }),
             Payload::Remove(Remove::default()),

@@ -1,9 +1,11 @@
 //! What is known of the records of both systems: who is linked with whom, and why somebody is not. A document for each record, so
 //! that linking one costs the same however many there are. Ids only: names and addresses stay in the two systems.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Matched};
+use super::{Applied, Matched, Wrote};
 use crate::docs::{self, Change};
 use crate::ids::AccountId;
 use crate::ports::{DocKey, DocKind, Documents, StoreResult};
@@ -67,6 +69,12 @@ pub struct Record {
     /// Of a contact of Web1on1: the last event that counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
+    /// Addresses of ours that it was given, the last ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown: Vec<String>,
+    /// What was written into its fields, and into its place for our link.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub wrote: BTreeMap<String, Wrote>,
     /// When that was found.
     pub at: Micros,
 }
@@ -118,11 +126,15 @@ pub async fn change(
         let before = known.unwrap_or_default();
         let mut after = before.clone();
         change(&mut after);
-        if after == before && before != Record::default() {
+        if after == before {
             return (Change::Keep, Vec::new(), ());
         }
         after.at = now;
-        let what = match after.with.is_none() && after.trouble.is_none() && after.applied.is_none() {
+        let forgettable = Record {
+            at: now,
+            ..Record::default()
+        };
+        let what = match after == forgettable {
             true => Change::Delete,
             false => Change::Put(after),
         };
@@ -148,24 +160,19 @@ pub async fn join(
     Ok(())
 }
 
-/// Known records of one side in the order of their ids, after `after`, at most `limit`.
-pub async fn list(
+/// Ids of the known records of one side, in order, after `after`; fewer than `limit`: the end.
+pub async fn ids(
     docs: &(impl Documents + ?Sized),
     account: &AccountId,
     side: Side,
     after: Option<&str>,
     limit: usize,
-) -> StoreResult<Vec<(String, Record)>> {
+) -> StoreResult<Vec<String>> {
     let prefix = prefix(account, side);
     let after = format!("{prefix}{}", after.unwrap_or_default());
     let ids = docs.list(DocKind::Link, account.shard(), Some(&after), limit).await?;
-    let mut records = Vec::new();
-    for id in ids.iter().map_while(|id| id.strip_prefix(&prefix)) {
-        if let Some(record) = load(docs, account, side, id).await? {
-            records.push((id.to_owned(), record));
-        }
-    }
-    Ok(records)
+    let own = ids.iter().map_while(|id| id.strip_prefix(&prefix));
+    Ok(own.map(str::to_owned).collect())
 }
 
 /// Forgets all that is known.
@@ -173,14 +180,14 @@ pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> St
     const AT_ONCE: usize = 500;
     for side in [Side::Dms, Side::Web1on1] {
         loop {
-            let records = list(docs, account, side, None, AT_ONCE).await?;
-            for (id, _) in &records {
+            let ids = ids(docs, account, side, None, AT_ONCE).await?;
+            for id in &ids {
                 docs::update(docs, &doc_key(account, side, id), |_: Option<Record>| {
                     (Change::<Record>::Delete, Vec::new(), ())
                 })
                 .await?;
             }
-            if records.len() < AT_ONCE {
+            if ids.len() < AT_ONCE {
                 break;
             }
         }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use contacts::ErrorKind;
-use contacts::linking::{Link, Matched, Merged, Needle, Own, matched, merge};
+use contacts::linking::{Link, Matched, Merged, Needle, Own, UrlTemplate, matched, merge};
 use crm::{Client, Connector, LinkTo, Pacer};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -122,8 +122,8 @@ async fn a_link_is_written_beside_those_of_others_and_once() {
     let people = people();
     let client = web1on1(&people).await;
     let own = Own {
-        label: Some("View in DMS".into()),
-        prefix: None,
+        template: UrlTemplate::parse("https://dms.example/c/{id}/", "id").ok(),
+        shown: Vec::new(),
     };
     for (id, others) in [("60aa", 1), ("60ac", 0), ("60ae", 0)] {
         for url in [

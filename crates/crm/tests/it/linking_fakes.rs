@@ -2,7 +2,7 @@
 //! is the demo CRM or Odoo.
 
 use contacts::ErrorKind;
-use contacts::linking::{Link, Matched, Merged, Needle, Own, matched, merge};
+use contacts::linking::{Link, Matched, Merged, Needle, Own, UrlTemplate, matched, merge};
 use crm::{Client, Connector, LinkTo, Linked, Pacer};
 use fake_crm::{AccountOptions, Change, Control, FakeCrm, Fields, Options, Profile, Row};
 use serde_json::{Value, json};
@@ -102,8 +102,8 @@ fn kept(read: &Linked) -> LinkTo {
 async fn link_all(sides: &Sides) -> usize {
     let organization = sides.organization();
     let own = Own {
-        label: Some("View in DMS".to_owned()),
-        prefix: None,
+        template: UrlTemplate::parse("https://dms.example/customer/{id}/", "id").ok(),
+        shown: Vec::new(),
     };
     let mut linked = 0;
     for row in sides.crm.truth("dms") {

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 
 use super::{Checks, DEALERS, INTEGRATIONS};
 use crate::settings::Settings;
-use crate::settings::sections::{Dealer, Integration, IntegrationKind, UpdateAuth};
+use crate::settings::sections::{Dealer, FieldOwner, Integration, IntegrationKind, UpdateAuth};
 
 /// A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
@@ -22,12 +22,12 @@ pub(super) fn run(checks: &mut Checks<'_>, s: &Settings) {
     for (name, dealer) in &s.dealers {
         dealer_of(checks, s, name, dealer);
         let key = format!("{DEALERS}.{name}.organization");
-        let place = (dealer.integration.as_str(), dealer.organization.as_str());
         if !dealer.organization.is_empty()
-            && let Some(other) = organizations.insert(place, name)
+            && let Some(other) = organizations.insert(dealer.organization.as_str(), name)
         {
             let what = format!("`{key}` is the same as that of `{DEALERS}.{other}`");
-            checks.refuse(&[&key], what, Some("a dealer has one set of settings"));
+            let hint = "a dealer has one set of settings: two would write the links of one contact at the same time";
+            checks.refuse(&[&key], what, Some(hint));
         }
     }
     let open: Vec<&String> = s
@@ -51,6 +51,25 @@ fn linking(checks: &mut Checks<'_>, name: &str, integration: &Integration) {
         let what = format!("`{path}` is of the kind \"linking\" and needs a `dms`");
         checks.refuse(&[&key("dms"), &path], what, Some(hint));
     }
+    if integration.seed_ahead > integration.inbox / 2 {
+        let (ahead, inbox) = (key("seed_ahead"), key("inbox"));
+        let what = format!("`{ahead}` must be at most half of `{inbox}`");
+        checks.refuse(
+            &[&ahead, &inbox],
+            what,
+            Some("what happens while a dealer is seeded needs room, too"),
+        );
+    }
+    for (name, set) in [
+        ("path_secret", !integration.path_secret.is_empty()),
+        ("bridge_key", !integration.bridge_key.is_empty()),
+    ] {
+        if set {
+            let key = key(name);
+            let what = format!("`{key}` guards nothing of an integration of the kind \"linking\"");
+            checks.refuse(&[&key], what, Some("a DMS proves itself with [dealers.NAME] secrets"));
+        }
+    }
 }
 
 /// What would be taken silently and do nothing.
@@ -62,6 +81,10 @@ fn talkdesk(checks: &mut Checks<'_>, name: &str, integration: &Integration) {
         ("dms_icon", integration.dms_icon.is_some()),
         ("dms_hosts", !integration.dms_hosts.is_empty()),
         ("dms_connection", !integration.dms_connection.is_empty()),
+        ("auth", integration.auth != UpdateAuth::Bearer),
+        ("owner_name", integration.owner_name != FieldOwner::Nobody),
+        ("owner_email", integration.owner_email != FieldOwner::Nobody),
+        ("owner_phone", integration.owner_phone != FieldOwner::Nobody),
     ];
     for (key, _) in set.into_iter().filter(|(_, set)| *set) {
         let key = format!("{path}.{key}");
