@@ -48,6 +48,8 @@ pub(crate) struct Tests<'a> {
     pub denied: Option<&'a Expr>,
     /// A good reply need not have a body (204 after a write).
     pub bare_is_good: bool,
+    /// That it is not there is believed of the API alone: a proxy, or the host of a customer who moved, has a page for everything.
+    pub missing_is_proof: bool,
 }
 
 /// Calls must stop until a time.
@@ -162,6 +164,10 @@ pub(crate) fn judge(
     }
     match reply.status {
         401 | 403 => fail(ErrorKind::Credentials, "the CRM refused the credentials"),
+        404 | 410 if tests.missing_is_proof && !reply.bare && !matches!(reply.json, Parsed::Json) => fail(
+            ErrorKind::BadReply,
+            "something that is not the CRM's API says that what was asked for is not there",
+        ),
         404 | 410 => fail(ErrorKind::Missing, "the CRM does not have what was asked for"),
         408 | 423 | 425 | 500..=599 => fail(ErrorKind::Unavailable, "the CRM failed"),
         400..=499 => fail(ErrorKind::Rejected, "the CRM refused the request"),

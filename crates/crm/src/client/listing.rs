@@ -209,6 +209,7 @@ impl Client {
             let tests = Tests {
                 ok: get_many.ok.as_ref(),
                 denied: get_many.denied.as_ref(),
+                missing_is_proof: true,
                 ..Tests::default()
             };
             let operation = "contacts.get_many";

@@ -569,3 +569,41 @@ async fn a_row_that_went_between_two_parts_is_no_row_with_empty_fields() {
         .expect_err("read again");
     assert_eq!(error.kind, ErrorKind::Unavailable);
 }
+
+/// A contact that is fetched by an address of its own is gone if the API says so, and not if anybody else does.
+#[tokio::test]
+async fn a_page_that_is_not_the_apis_proves_no_deletion() {
+    let html = [("content-type", "text/html")];
+    let json = [("content-type", "application/json")];
+    let routes = Router::new()
+        .route(
+            "/contacts/1",
+            get(|| async { Json(json!({ "id": "1", "name": "Ada" })) }),
+        )
+        .route("/contacts/2", get(|| async { StatusCode::NOT_FOUND }))
+        .route(
+            "/contacts/3",
+            get(move || async move { (StatusCode::NOT_FOUND, json, r#"{"error": "no such contact"}"#) }),
+        )
+        .route(
+            "/contacts/4",
+            get(move || async move { (StatusCode::NOT_FOUND, html, "<h1>There is no helpdesk here</h1>") }),
+        )
+        .route(
+            "/contacts/5",
+            get(move || async move { (StatusCode::GONE, json, r#"{"error": "no su"#) }),
+        );
+    let origin = serve(routes).await;
+    let one_by_one = "[contacts.get_many]\nmax = 1\nrequest = { path = \"/contacts/${ids[0]}\" }\nitems = \"[response.body]\"\n\
+                      missing_means_deleted = true\n\n[contacts.map]";
+    let connector = load(&small_with(&[("[contacts.map]", one_by_one)]));
+    let client = client(connector, &origin);
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    let many = client.get_many(&ids(&["1", "2", "3"])).await.expect("an answer");
+    assert_eq!(many.missing, ids(&["2", "3"]));
+    assert_eq!(many.page.rows.len(), 1);
+    for id in ["4", "5"] {
+        let error = client.get_many(&ids(&[id])).await.expect_err("no proof");
+        assert_eq!(error.kind, ErrorKind::BadReply, "{id}: {error}");
+    }
+}
