@@ -364,7 +364,7 @@ fn the_schemas_of_kubernetes_take_every_document() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = "import json, sys, kubernetes_validate as v\n\
                   for d in json.load(open(sys.argv[1])): v.validate(d, '1.30', strict=True)";
-    let mut check = |documents: &[Value]| {
+    let check = |documents: &[Value]| {
         let file = folder.path().join("documents.json");
         std::fs::write(&file, serde_json::to_vec(documents).expect("JSON")).expect("written");
         let output = Command::new(&python)
