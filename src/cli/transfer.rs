@@ -111,7 +111,8 @@ pub async fn import(config: Option<&Path>, file: &Path, data: PathBuf) -> Result
     let mut strangers = std::collections::BTreeSet::new();
     for item in &items {
         counts.count(item);
-        let then = transfer::bring(&*parts.store, item, &parts.requests.times(), parts.settings.ops.audit)
+        let (times, now) = (parts.requests.times(), parts.clock.now());
+        let then = transfer::bring(&*parts.store, item, &times, parts.settings.ops.audit, now)
             .await
             .context("the store")?;
         let (Then::Build(id), Item::Account { account, .. }) = (then, item) else {

@@ -30,7 +30,7 @@ const ROUNDS: usize = 2;
 
 fn settings(crm: &str) -> String {
     format!(
-        "{QUICK}http.drain = \"1s\"\npage.contacts = 100\nintegrations.shop.connector = \"demo\"\n\
+        "{QUICK}http.drain = \"2s\"\npage.contacts = 100\nintegrations.shop.connector = \"demo\"\n\
          integrations.shop.allow_hosts = [\"{crm}\"]\nintegrations.shop.region = \"PT\"\n\
          integrations.shop.connection = {{ site = \"{crm}\", per_second = \"{LIMIT}\" }}\n"
     )

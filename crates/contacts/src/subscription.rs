@@ -357,6 +357,28 @@ pub async fn expect(docs: &(impl Documents + ?Sized), account: &AccountId, now: 
     .await
 }
 
+/// Takes over what another store held, secrets included, and has it compared with the CRM's list at once. What is known here
+/// stays.
+pub async fn bring(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    held: &[Held],
+    now: Micros,
+) -> StoreResult<()> {
+    change(docs, account, |known| match known {
+        Some(known) if !known.held.is_empty() => (None, ()),
+        known => {
+            let taken = Subscription {
+                held: held.to_vec(),
+                due: now,
+                ..known.unwrap_or_default()
+            };
+            (Some(taken), ())
+        }
+    })
+    .await
+}
+
 pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<()> {
     docs::update(docs, &key(account), |_: Option<Subscription>| {
         let index = IndexChange {

@@ -1,5 +1,5 @@
 //! What of an installation is carried to another store: what neither Talkdesk's next call nor a pass over the CRM would bring
-//! back. Accounts with their sealed credentials, operators' pauses, erasures, the audit. Snapshots, work, budgets and
+//! back. Accounts with their sealed credentials and the webhooks that they asked for, operators' pauses, erasures, the audit. Snapshots, work, budgets and
 //! fingerprints are not: they are made anew.
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::erased::{self, Erased};
 use crate::holds::{self, Holds, Scope};
 use crate::ids::{AccountId, Shard};
 use crate::ports::{DocKind, Documents, StoreResult};
+use crate::subscription::{self, Held};
 use crate::time::Micros;
 use crate::work::{self, Pause, WorkTimes};
 
@@ -36,6 +37,9 @@ pub enum Item {
         pause: Option<Pause>,
         #[serde(default)]
         suspended: Option<Micros>,
+        /// Webhooks that the bridge asked for: some CRMs tell a secret only once.
+        #[serde(default)]
+        webhooks: Vec<Held>,
     },
     /// Erasures outlive their account.
     Erased {
@@ -105,6 +109,7 @@ pub async fn account(docs: &(impl Documents + ?Sized), id: &AccountId) -> StoreR
         account: Box::new(account),
         pause: work.pause,
         suspended: work.suspended,
+        webhooks: subscription::load(docs, id).await?.unwrap_or_default().held,
     }))
 }
 
@@ -141,12 +146,14 @@ pub async fn bring(
     item: &Item,
     times: &WorkTimes,
     keep_audit: usize,
+    now: Micros,
 ) -> StoreResult<Then> {
     match item {
         Item::Account {
             account,
             pause,
             suspended,
+            webhooks,
         } => {
             let new = accounts::bring(docs, account).await?;
             work::update(docs, &account.id, times, |work| {
@@ -159,6 +166,9 @@ pub async fn bring(
                 }
             })
             .await?;
+            if !webhooks.is_empty() {
+                subscription::bring(docs, &account.id, webhooks, now).await?;
+            }
             Ok(Then::Build(account.id.clone()))
         }
         Item::Erased { account, erased } => {
@@ -239,6 +249,7 @@ mod tests {
                 account: Box::new(account(3, 4, 1, false)),
                 pause: Some(pause),
                 suspended: Some(Micros::from_secs(9)),
+                webhooks: Vec::new(),
             },
             Item::Holds { holds },
             Item::Audit { entries: Vec::new() },

@@ -1,6 +1,16 @@
 //! From the embedded store to Redis and RabbitMQ, with the same key file: to Talkdesk it is repeated contacts and nothing else.
 
-use contacts::{Lane, holds};
+use std::collections::BTreeMap;
+
+use contacts::accounts::{Account, Sealed};
+use contacts::audit::Entry;
+use contacts::holds::Scope;
+use contacts::keys::{Fingerprint, Identity, Keys};
+use contacts::ports::DocKind;
+use contacts::subscription::{self, Held};
+use contacts::transfer::{self, Item, Then};
+use contacts::work::{self, WorkTimes};
+use contacts::{Lane, Micros, Store, holds};
 use serde_json::{Value, json};
 
 use crate::faults::{Rig, account, delivered, own_servers, until_built};
@@ -71,7 +81,7 @@ async fn moves(carried: bool) {
     let mut worker = rig.start("worker");
     worker.until_ready().await;
     let store = rig.store(&redis.url()).await;
-    let kept_out = |mut titles: std::collections::BTreeMap<String, String>| {
+    let kept_out = |mut titles: BTreeMap<String, String>| {
         if carried {
             titles.remove(ERASED);
         }
@@ -199,4 +209,120 @@ async fn import(rig: &Rig) {
         let (code, said) = rig.command(&["import", FILE]).await;
         assert_eq!(code, Some(0), "{said}");
     }
+}
+
+/// What `export` writes of a store.
+async fn gathered(store: &dyn Store) -> Vec<Item> {
+    let mut items = Vec::new();
+    for id in transfer::accounts_of(store, DocKind::Account).await.expect("accounts") {
+        items.extend(transfer::account(store, &id).await.expect("an account"));
+    }
+    items.extend(transfer::others(store).await.expect("the rest"));
+    items
+}
+
+/// An account as the front registers it.
+fn registered(keys: &Keys, org: &str, route: Option<&str>) -> Account {
+    let id = keys.account_id(&Identity {
+        integration: "demo",
+        site: "",
+        org,
+        principal: "",
+    });
+    let fields = BTreeMap::from([("token".to_owned(), TOKEN.to_owned())]);
+    Account {
+        credentials: Sealed::seal(keys, &id, &fields),
+        id,
+        integration: "demo".into(),
+        connector: "demo".into(),
+        budget: "b".into(),
+        user_budget: None,
+        created: Micros::from_secs(1),
+        fingerprint: Fingerprint(format!("of {org}")),
+        learned: BTreeMap::from([("org".to_owned(), json!(org))]),
+        route: route.map(str::to_owned),
+        called: Micros::from_secs(3),
+        verified: Micros::from_secs(2),
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_in_an_export_would_export_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = process::keys::create_if_missing(&folder.path().join("keys")).expect("a key file");
+    let keys = snapbridge::wiring::keys(keys).expect("keys");
+    let [old, new] = [(); 2].map(|()| store::MemoryStore::new());
+    let times = WorkTimes::default();
+    let now = Micros::from_secs(100);
+    let accounts = [
+        registered(&keys, "one", Some("one.example")),
+        registered(&keys, "two", None),
+        registered(&keys, "three", None),
+    ];
+    for account in &accounts {
+        contacts::accounts::register(&old, account).await.expect("registered");
+    }
+    let [one, two, three] = accounts.each_ref().map(|account| &account.id);
+    work::update(&old, two, &times, |work| work.pause("Ann".into(), now))
+        .await
+        .expect("paused");
+    work::update(&old, three, &times, |work| work.suspend(now))
+        .await
+        .expect("suspended");
+    let gone = registered(&keys, "gone", None).id;
+    for account in [one, &gone] {
+        contacts::erased::add(&old, &keys, account, ERASED, now)
+            .await
+            .expect("erased");
+    }
+    let held = Held {
+        topic: String::new(),
+        id: "17".into(),
+        url: "https://bridge.example/demo/webhooks/x".into(),
+        secret: Some(accounts[0].credentials.clone()),
+        created: now,
+        expires: None,
+    };
+    subscription::bring(&old, one, &[held], now).await.expect("a webhook");
+    let scopes = [Scope::Connector("demo".into()), Scope::Lane(Lane::Build)];
+    for scope in &scopes {
+        let held = holds::update(&old, |holds| holds.pause(scope, "Ben".into(), now)).await;
+        assert!(held.expect("held"));
+    }
+    for at in [5, 7] {
+        let entry = Entry {
+            at: Micros::from_secs(at),
+            by: "Ann".into(),
+            role: "admin".into(),
+            action: "pause".into(),
+            target: two.to_string(),
+            detail: String::new(),
+        };
+        contacts::audit::note(&old, &entry, 100).await.expect("noted");
+    }
+
+    let items = gathered(&old).await;
+    assert_eq!(items.len(), 3 + 2 + 1 + 1);
+    // Twice, and in any order.
+    for item in items.iter().rev().chain(&items) {
+        let line = serde_json::to_string(item).expect("a line");
+        assert!(!line.contains(TOKEN), "invariant 12");
+        let item: Item = serde_json::from_str(&line).expect("an item");
+        let then = transfer::bring(&new, &item, &times, 100, now).await.expect("taken in");
+        assert_eq!(matches!(then, Then::Build(_)), matches!(item, Item::Account { .. }));
+    }
+    assert_eq!(gathered(&new).await, items);
+    let routed = contacts::accounts::by_route(&new, "demo", "one.example")
+        .await
+        .expect("accounts");
+    assert_eq!(routed.iter().collect::<Vec<_>>(), [one], "app-level webhooks find it");
+
+    // Talkdesk has called for the suspended one here: that is newer than what the old store knew.
+    work::update(&new, three, &times, |work| work.unsuspend(now))
+        .await
+        .expect("revived");
+    for item in &items {
+        transfer::bring(&new, item, &times, 100, now).await.expect("taken in");
+    }
+    assert!(work::load(&new, three).await.expect("work").suspended.is_none());
 }
