@@ -447,6 +447,7 @@ mod tests {
             route: None,
             called: Micros::ZERO,
             verified: Micros::ZERO,
+            tokens: Default::default(),
         }
     }
 

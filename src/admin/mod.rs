@@ -65,6 +65,8 @@ impl Admin {
                 worker: parts.worker(),
                 front: Arc::new(parts.front()),
                 integrations: parts.integrations.clone(),
+                key_file: parts.key_file.clone(),
+                token_grace: parts.settings.keys.token_grace,
                 audit: ops.audit,
                 forget_wait: ops.forget_wait,
                 try_wait: ops.try_wait,

@@ -74,6 +74,8 @@ pub struct Policy {
     pub agents_on_request: Duration,
     pub publish_timeout: Duration,
     pub origin: Rule,
+    /// How old a note of the keys of an account's tokens may get.
+    pub tokens_noted: Duration,
     /// The URL the world sees, without a trailing slash.
     pub public_url: Option<String>,
 }
@@ -94,6 +96,8 @@ impl Policy {
             agents_on_request: settings.refresh.agents_on_request,
             publish_timeout: settings.webhook.publish_timeout,
             origin: Rule::of(settings),
+            // Well within the grace that the notes are held against.
+            tokens_noted: (settings.keys.token_grace / 4).min(Duration::from_secs(3600)),
             public_url: crate::urls::base(settings),
         }
     }

@@ -3,6 +3,7 @@
 mod browser;
 mod doctor;
 mod explain;
+mod keys;
 mod life;
 
 use contacts::{Kind, Stream, dead, work};

@@ -98,6 +98,7 @@ mod tests {
             route: None,
             called: Micros::from_secs(called),
             verified: Micros::ZERO,
+            tokens: Default::default(),
         }
     }
 

@@ -91,10 +91,12 @@ pub enum DocKind {
     Erased,
     /// A drawer of an account's [`crate::inbox`], by `account|drawer`.
     Inbox,
+    /// [`crate::rotation::Keyring`], one document.
+    Keyring,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 11] = [
+    pub const ALL: [DocKind; 12] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
@@ -106,6 +108,7 @@ impl DocKind {
         DocKind::Subscription,
         DocKind::Erased,
         DocKind::Inbox,
+        DocKind::Keyring,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -121,6 +124,7 @@ impl DocKind {
             DocKind::Subscription => "subscription",
             DocKind::Erased => "erased",
             DocKind::Inbox => "inbox",
+            DocKind::Keyring => "keyring",
         }
     }
 }

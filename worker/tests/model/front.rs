@@ -65,6 +65,7 @@ impl Front {
             route: None,
             called: now,
             verified: now,
+            tokens: Default::default(),
         }
     }
 

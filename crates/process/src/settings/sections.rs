@@ -82,6 +82,11 @@ section! {
     Keys {
         /// File with the identity key and the sealing keys. Each role says what it takes where nothing is set.
         file: Option<PathBuf> = "";
+        /// Time between two looks at the file; a changed one is taken on while the process runs. One that cannot be used leaves
+        /// the old keys in place.
+        reload: Duration = "10s" in "10ms"..="1h";
+        /// Time since the last token of a sealing key was met before `keys drop` lets it go, as offsets live for 7 days.
+        token_grace: Duration = "7days" in "0s"..="365days";
     }
 }
 
@@ -354,7 +359,8 @@ section! {
     Log {
         /// `text` or `json`.
         format: LogFormat = "text";
-        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,worker=debug`.
+        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,worker=debug`. `debug` and `trace` are for the
+        /// bridge's own lines; libraries that are named (`info,hyper=trace`) may print credentials as they cross the wire.
         level: String = "info";
     }
 }

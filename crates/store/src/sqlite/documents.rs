@@ -22,7 +22,8 @@ fn file_of(kind: DocKind) -> File {
         | DocKind::Holds
         | DocKind::Subscription
         | DocKind::Erased
-        | DocKind::Inbox => File::Store,
+        | DocKind::Inbox
+        | DocKind::Keyring => File::Store,
     }
 }
 
