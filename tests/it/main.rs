@@ -10,6 +10,7 @@ mod agents;
 mod architecture;
 mod auth;
 mod bad_input;
+mod canary;
 mod check;
 mod compose;
 mod connector_commands;

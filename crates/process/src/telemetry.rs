@@ -52,7 +52,9 @@ pub fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(level).map_err(TelemetryError::Level)?;
+    let filter = EnvFilter::builder()
+        .parse(directives(level))
+        .map_err(TelemetryError::Level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match format {
         LogFormat::Text => Box::new(builder.with_ansi(colour).finish().with(ExpectedAbsences)),
@@ -66,6 +68,39 @@ where
                 .with(ExpectedAbsences),
         ),
     })
+}
+
+/// The project's own crates, as targets of log lines.
+const OURS: [&str; 10] = [
+    "contacts",
+    "crm",
+    "fake_crm",
+    "jobs",
+    "migrations",
+    "process",
+    "snapbridge",
+    "store",
+    "talkdesk",
+    "worker",
+];
+
+/// What a level means: `debug` and `trace` are for our own crates. Other people's are loud there, and some print what crosses
+/// the wire, credentials too; who wants that names them (`trace,hyper=trace`).
+fn directives(level: &str) -> String {
+    let mut all = Vec::new();
+    let mut named = Vec::new();
+    for part in level.split(',').map(str::trim) {
+        match part.to_ascii_lowercase().as_str() {
+            fine @ ("debug" | "trace") => {
+                all.push("info".to_owned());
+                all.extend(OURS.map(|ours| format!("{ours}={fine}")));
+            }
+            _ => named.push(part.to_owned()),
+        }
+    }
+    // Of two directives for one target the later one counts.
+    all.extend(named);
+    all.join(",")
 }
 
 /// Drops lapin's ERROR for each channel that the broker closes with 404. That is how AMQP says that a queue looked at
@@ -235,6 +270,29 @@ mod tests {
         };
         assert_eq!(logged(404), "");
         assert!(logged(406).contains("Channel closed"));
+    }
+
+    #[test]
+    fn a_fine_level_is_for_our_own_crates_unless_others_are_named() {
+        let heard = |level: &str| {
+            logged_by(LogFormat::Text, level, || {
+                tracing::trace!(target: "worker::slice", "ours");
+                tracing::trace!(target: "hyper::proto", "theirs");
+                tracing::info!(target: "hyper::proto", "news");
+            })
+        };
+        for (level, [ours, theirs, news]) in [
+            ("trace", [true, false, true]),
+            ("TRACE,hyper=trace", [true, true, true]),
+            ("worker=info,trace", [false, false, true]),
+            ("debug", [false, false, true]),
+            ("info", [false, false, true]),
+            ("warn,worker=trace", [true, false, false]),
+        ] {
+            let text = heard(level);
+            let said = ["ours", "theirs", "news"].map(|word| text.contains(word));
+            assert_eq!(said, [ours, theirs, news], "{level}: {text}");
+        }
     }
 
     #[test]

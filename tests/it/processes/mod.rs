@@ -2,6 +2,7 @@
 
 mod agents;
 mod budget;
+mod canaries;
 mod crash_points;
 mod fencing;
 mod kills;
