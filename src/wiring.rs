@@ -169,6 +169,7 @@ fn policy(settings: &Settings) -> Policy {
             suspend: settings.accounts.suspend_after,
             drop: settings.accounts.drop_after,
         },
+        walk: settings.accounts.walk,
         audit: settings.ops.audit,
         ..Policy::default()
     }

@@ -70,6 +70,7 @@ impl Admin {
                 audit: ops.audit,
                 forget_wait: ops.forget_wait,
                 try_wait: ops.try_wait,
+                doctor_accounts: ops.doctor_accounts,
             },
             history: History::new(ops.chart),
             templates: pages::templates(),

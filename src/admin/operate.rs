@@ -184,6 +184,8 @@ pub struct Operate {
     pub forget_wait: Duration,
     /// How long a webhook that is tried is followed.
     pub try_wait: Duration,
+    /// Accounts whose credentials are put to their CRM by one look of `doctor`.
+    pub doctor_accounts: usize,
 }
 
 impl Operate {

@@ -4,7 +4,7 @@ mod browser;
 mod doctor;
 mod explain;
 mod keys;
-mod life;
+pub mod life;
 
 use contacts::{Kind, Stream, dead, work};
 use fake_crm::{Change, Control};

@@ -12,8 +12,6 @@ use contacts::{AccountId, Shard, StoreError, Stream, audit, work};
 use crate::deps::Deps;
 use crate::requests::RequestError;
 
-/// Accounts that one sweep looks at.
-const AT_ONCE: usize = 50;
 /// Who did it, in the audit.
 const NAME: &str = "the sweep";
 
@@ -37,7 +35,7 @@ impl Default for Walk {
 impl Walk {
     /// Looks at the next accounts; begins anew when it has met all.
     pub async fn go_on(&mut self, deps: &Deps) -> Result<(), RequestError> {
-        let mut left = AT_ONCE;
+        let mut left = deps.policy.walk;
         let reseals = may_reseal(deps).await?;
         while left > 0 {
             let Some(shard) = self.shards.last().copied() else {

@@ -132,6 +132,8 @@ section! {
         suspend_after: Duration = "30days" in "1ms"..="3650days";
         /// Silence of Talkdesk after which all data of a suspended account is dropped.
         drop_after: Duration = "90days" in "1ms"..="3650days";
+        /// Accounts that one sweep of a worker looks at for both, and to seal anew what an old key sealed.
+        walk: usize = "50" in "1"..="10000";
     }
 }
 
@@ -351,6 +353,8 @@ section! {
         forget_wait: Duration = "10s" in "0s"..="1m";
         /// Time for which a webhook that `doctor` tries is followed: half of it to its job, half of it to the job's end.
         try_wait: Duration = "1m" in "1s"..="80s";
+        /// Accounts whose credentials one `doctor` puts to their CRM.
+        doctor_accounts: usize = "100" in "0"..="100000";
     }
 }
 
