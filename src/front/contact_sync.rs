@@ -214,6 +214,7 @@ impl Front {
                 continue;
             }
             if !read.is_empty() || plan.is_ready() {
+                worker::trace::link_commit(&head.progress);
                 return Ok((plan, read, answer));
             }
             // Nothing new yet, and the build goes on.

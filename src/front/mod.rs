@@ -237,7 +237,12 @@ async fn arrive(State(front): Shared, mut request: Request, next: Next) -> Respo
         return next.run(request).await;
     };
     let origin = rule.origin(peer, request.headers());
-    let span = tracing::info_span!("request", client = %origin.client);
+    // The matched path: paths hold secrets.
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str);
+    let span = tracing::info_span!("request", path, client = %origin.client);
     if rule.require_https && !origin.https {
         let message = "This bridge takes requests over HTTPS only";
         let refused = ApiError::new(StatusCode::FORBIDDEN, "https_required", message);

@@ -26,6 +26,8 @@ mod monitoring;
 mod odoo;
 mod openapi;
 mod ops;
+#[cfg(feature = "otel")]
+mod otel;
 mod paperwork;
 mod processes;
 mod secrets;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::settings::LogFormat;
 
@@ -42,6 +42,24 @@ pub fn init_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
 }
 
+/// The same, and traces beside them.
+#[cfg(feature = "otel")]
+pub fn init_with_traces(format: LogFormat, level: &str, traces: &crate::otel::Traces) -> Result<(), TelemetryError> {
+    let ours = OURS.map(|ours| (ours, tracing::Level::INFO));
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(tracing_subscriber::filter::Targets::new().with_targets(ours));
+    let colour = std::io::stderr().is_terminal();
+    let lines = lines(format, level, std::io::stderr, colour)?;
+    let subscriber = tracing_subscriber::registry()
+        .with(lines)
+        .with(layer)
+        .with(ExpectedAbsences);
+    tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
+}
+
 /// The same to any writer, for tests that read log lines (`tracing::subscriber::with_default`).
 pub fn subscriber<W>(
     format: LogFormat,
@@ -52,22 +70,36 @@ pub fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
+    let lines = lines(format, level, writer, colour)?;
+    Ok(Box::new(
+        tracing_subscriber::registry().with(lines).with(ExpectedAbsences),
+    ))
+}
+
+/// Log lines as a layer, with the level as its own filter: what else listens has another.
+fn lines<W>(
+    format: LogFormat,
+    level: &str,
+    writer: W,
+    colour: bool,
+) -> Result<impl Layer<Registry> + Send + Sync + use<W>, TelemetryError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
     let filter = EnvFilter::builder()
         .parse(directives(level))
         .map_err(TelemetryError::Level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(match format {
-        LogFormat::Text => Box::new(builder.with_ansi(colour).finish().with(ExpectedAbsences)),
-        LogFormat::Json => Box::new(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .finish()
-                .with(ExpectedAbsences),
-        ),
-    })
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(colour).boxed(),
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .boxed(),
+    };
+    Ok(layer.with_filter(filter))
 }
 
 /// The project's own crates, as targets of log lines.

@@ -22,7 +22,7 @@ pub use problem::{Place, Problem};
 pub use sections::{
     Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Http, HttpTls, Integration,
     IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh, Retry, Store,
-    Subscribe, Webhook, Worker,
+    Subscribe, Telemetry, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source, TOKEN_VARIABLE};
 
@@ -93,6 +93,7 @@ settings! {
     rabbitmq: Rabbitmq,
     ops: Ops,
     log: Log,
+    telemetry: Telemetry,
 }
 
 impl Settings {

@@ -369,6 +369,21 @@ section! {
     }
 }
 
+section! {
+    /// Traces, in builds with the feature `otel`: one from a webhook over its job and the calls to the CRM to the commit, linked from
+    /// the page that serves it.
+    Telemetry {
+        /// OTLP collector that takes HTTP with protobuf, say `http://127.0.0.1:4318`; `/v1/traces` is added. Without it, none.
+        otlp_endpoint: Option<Url> = "";
+        /// Time that the collector has for an answer.
+        otlp_timeout: Duration = "5s" in "10ms"..="1m";
+        /// Share of the traces that are kept.
+        sample: f64 = "1" in "0"..="1";
+        /// What the traces call this installation.
+        service: String = "snapbridge";
+    }
+}
+
 words! {
     /// What an integration is for.
     IntegrationKind {
