@@ -149,6 +149,14 @@ else
   cargo test --locked --workspace --features crash-points -- --test-threads 2
 fi
 
+say "traces, which are a feature of their own"
+cargo clippy --locked -p snapbridge --all-targets --features crash-points,otel -- -D warnings
+if cargo nextest --version >/dev/null 2>&1; then
+  cargo nextest run --locked -p snapbridge --features crash-points,otel -E 'test(otel::)'
+else
+  cargo test --locked -p snapbridge --features crash-points,otel --test it -- otel:: --test-threads 2
+fi
+
 say "the demo, embedded"
 cargo build --locked --features crash-points
 demo=(target/debug/snapbridge demo --exit --json --listen 127.0.0.1:0 --crm-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0)

@@ -13,6 +13,7 @@ pub mod front;
 pub mod guard;
 pub mod images;
 pub mod integrations;
+pub mod keyring;
 pub mod openapi;
 pub mod origin;
 pub mod paperwork;

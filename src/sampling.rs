@@ -248,6 +248,10 @@ fn describe() {
         "When the certificate of the public listener expires, in Unix time"
     );
     counter!(
+        "snapbridge_key_reloads_total",
+        "Changed key files that were taken on (ok) or could not be (failed)"
+    );
+    counter!(
         "snapbridge_tls_reloads_total",
         "Certificates that took the place of another, or failed to, by result"
     );

@@ -480,6 +480,7 @@ mod tests {
             route: None,
             called: Micros::ZERO,
             verified: Micros::ZERO,
+            tokens: Default::default(),
         }
     }
 

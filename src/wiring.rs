@@ -26,7 +26,7 @@ use crate::front::{self, Front};
 use crate::integrations::Integrations;
 use crate::server::{self, Stopping};
 use crate::tls::Tls;
-use crate::{origin, sampling};
+use crate::{keyring, origin, sampling};
 
 /// The parts that every role shares.
 pub struct Parts {
@@ -34,6 +34,7 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub queue: Arc<dyn Queue>,
     pub keys: Arc<Keys>,
+    pub key_file: PathBuf,
     pub clock: Arc<dyn Clock>,
     pub requests: Arc<Requests>,
     pub integrations: Arc<Integrations>,
@@ -97,20 +98,23 @@ impl Defaults {
         }
     }
 
-    /// The key file; only the embedded roles make one, so that two machines never end up with two identities.
-    pub fn keys(&self, settings: &Settings) -> anyhow::Result<KeyFile> {
-        let file = match (&settings.keys.file, self) {
-            (Some(path), Defaults::Distributed) => process::keys::load(path)?,
-            (Some(path), Defaults::Embedded(_)) => process::keys::create_if_missing(path)?,
-            (None, Defaults::Embedded(dir)) => process::keys::create_if_missing(&dir.join("keys"))?,
-            (None, Defaults::Distributed) => {
-                return Err(anyhow!(
-                    "keys.file is not set. Make a key file once with `snapbridge keys new FILE`, give the same one to every \
-                     front and worker, and set keys.file (or SNAPBRIDGE_KEYS__FILE)"
-                ));
-            }
-        };
-        Ok(file)
+    pub fn key_file(&self, settings: &Settings) -> anyhow::Result<PathBuf> {
+        match (&settings.keys.file, self) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Defaults::Embedded(dir)) => Ok(dir.join("keys")),
+            (None, Defaults::Distributed) => Err(anyhow!(
+                "keys.file is not set. Make a key file once with `snapbridge keys new FILE`, give the same one to every \
+                 front and worker, and set keys.file (or SNAPBRIDGE_KEYS__FILE)"
+            )),
+        }
+    }
+
+    /// The key file's keys; only the embedded roles make one, so that two machines never end up with two identities.
+    fn keys(&self, path: &Path) -> anyhow::Result<KeyFile> {
+        Ok(match self {
+            Defaults::Distributed => process::keys::load(path)?,
+            Defaults::Embedded(_) => process::keys::create_if_missing(path)?,
+        })
     }
 }
 
@@ -167,6 +171,7 @@ fn policy(settings: &Settings) -> Policy {
             suspend: settings.accounts.suspend_after,
             drop: settings.accounts.drop_after,
         },
+        walk: settings.accounts.walk,
         audit: settings.ops.audit,
         ..Policy::default()
     }
@@ -179,7 +184,8 @@ impl Parts {
         if let Defaults::Embedded(folder) = defaults {
             own_token(&mut settings, folder)?;
         }
-        let keys = keys(defaults.keys(&settings)?)?;
+        let key_file = defaults.key_file(&settings)?;
+        let keys = keyring::derived(defaults.keys(&key_file)?)?;
         let url = defaults.store(&settings)?;
         let namespace = &settings.store.namespace;
         let store = store::connect(&url, namespace, redis_settings(&settings), clock.clone())
@@ -215,6 +221,7 @@ impl Parts {
             store,
             queue,
             keys,
+            key_file,
             clock,
             requests: Arc::new(requests),
             integrations: Arc::new(integrations),
@@ -267,14 +274,6 @@ fn own_token(settings: &mut Settings, folder: &Path) -> anyhow::Result<()> {
     ops.admin = process::secrets::Secrets::read([token.as_str()])
         .with_context(|| format!("{} holds no token; delete it to have a new one made", path.display()))?;
     Ok(())
-}
-
-/// Keys as the domain derives them from a key file.
-pub fn keys(file: KeyFile) -> anyhow::Result<Arc<Keys>> {
-    let seals: Vec<_> = file.seals.into_iter().map(|seal| (seal.kid, seal.key)).collect();
-    Ok(Arc::new(
-        Keys::new(&file.identity, &seals).context("the key file cannot be used")?,
-    ))
 }
 
 /// The listeners of a process, bound before anything else starts, so that a taken port is the first thing one hears.
@@ -346,6 +345,16 @@ pub async fn run(
         integrations: parts.integrations.clone(),
     };
     tasks.spawn(dealers.run(stop.clone()));
+    let watch = keyring::Watch {
+        path: parts.key_file.clone(),
+        keys: parts.keys.clone(),
+        store: parts.store.clone(),
+        clock: parts.clock.clone(),
+        owner: parts.owner.clone(),
+        role,
+        every: parts.settings.keys.reload,
+    };
+    tasks.spawn(watch.run(stop.clone()));
     let upkeep = metrics.spawn_upkeep(stop.clone());
     tracing::info!(address = %listeners.admin.local_addr()?, "serving health and metrics");
     let admin = Admin::new(role, &parts, metrics, stop.clone());

@@ -186,6 +186,7 @@ mod tests {
             chart: Duration::from_secs(600),
             forget_wait: Duration::ZERO,
             try_wait: Duration::ZERO,
+            doctor_accounts: 0,
         };
         Access::new(&ops)
     }

@@ -39,6 +39,9 @@ pub fn router() -> Router<Arc<Admin>> {
         .route("/api/links/seed", post(seed_links))
         .route("/api/links/remove", post(remove_links))
         .route("/api/budgets", get(budgets))
+        .route("/api/keys", get(keys))
+        .route("/api/keys/step", post(step_keys))
+        .route("/api/keys/reseal", post(reseal))
         .route("/api/audit", get(audit))
         .route("/api/{*any}", get(nothing).post(nothing))
 }
@@ -283,6 +286,26 @@ async fn remove_links(State(admin): State<Arc<Admin>>, headers: HeaderMap, body:
 async fn budgets(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
     admin.admit(&headers)?;
     shown(admin.budgets().await?)
+}
+
+async fn keys(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
+    admin.admit(&headers)?;
+    shown(admin.operate.keys().await?)
+}
+
+async fn step_keys(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    body: Given<super::operate::keys::Step>,
+) -> Answer {
+    let who = admin.admit(&headers)?;
+    shown(json!({"said": admin.operate.step_keys(&who, &given(body)?).await?}))
+}
+
+async fn reseal(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {
+    let who = admin.admit(&headers)?;
+    let resealed = admin.operate.reseal(&who).await?;
+    shown(json!({"resealed": resealed, "said": resealed.to_string()}))
 }
 
 async fn audit(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Answer {

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod explain;
+pub mod keys;
 pub mod life;
 pub mod links;
 pub mod token;
@@ -177,11 +178,16 @@ pub struct Operate {
     pub integrations: Arc<Integrations>,
     /// What a front of this process has; for accounts that are added by hand.
     pub front: Arc<Front>,
+    pub key_file: std::path::PathBuf,
+    /// Time since the last token of a key was met before it may go.
+    pub token_grace: Duration,
     /// Audit entries kept.
     pub audit: usize,
     pub forget_wait: Duration,
     /// How long a webhook that is tried is followed.
     pub try_wait: Duration,
+    /// Accounts whose credentials are put to their CRM by one look of `doctor`.
+    pub doctor_accounts: usize,
 }
 
 impl Operate {

@@ -1,4 +1,4 @@
-//! `migrate`, `status`, `keys new`, `keys hash`.
+//! `migrate`, `status`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,38 +120,4 @@ pub(super) async fn open(
         }
     };
     Ok((store, depths))
-}
-
-pub fn new_keys(file: &Path) -> Result<(), Failure> {
-    if file.exists() {
-        return Err(Failure::Usage(vec![format!(
-            "{} is there already. A new identity key would make a new account of every customer; move the old file away \
-             if you are sure",
-            file.display()
-        )]));
-    }
-    process::keys::create_if_missing(file).map_err(anyhow::Error::from)?;
-    print(&format!(
-        "{} made. Give it to every front and worker, and keep a copy",
-        file.display()
-    ));
-    Ok(())
-}
-
-/// Not from the arguments, which every user of the machine can list.
-pub fn hash_secret(file: Option<&Path>, new: bool) -> Result<(), Failure> {
-    let secret = match (file, new) {
-        (_, true) => {
-            let secret = process::secrets::fresh();
-            print(&secret);
-            secret
-        }
-        (Some(file), false) => {
-            std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?
-        }
-        (None, false) => std::io::read_to_string(std::io::stdin()).context("stdin cannot be read")?,
-    };
-    let hash = process::secrets::hashed(secret.trim_end_matches(['\r', '\n']));
-    print(&hash.map_err(|error| Failure::Usage(vec![error.to_string()]))?);
-    Ok(())
 }

@@ -4,6 +4,7 @@ mod check;
 mod connector;
 mod health;
 mod integration;
+mod keys;
 mod manage;
 mod ops;
 mod serve;
@@ -219,10 +220,10 @@ enum Command {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
-    /// Key files, and hashes of secrets
+    /// Key files and the rotation of sealing keys; hashes of secrets
     Keys {
         #[command(subcommand)]
-        command: KeysCommand,
+        command: keys::Keys,
     },
 }
 
@@ -247,23 +248,6 @@ enum ConfigCommand {
     Check,
     /// Prints every setting with its meaning and default: a snapbridge.toml to start from
     Reference,
-}
-
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Makes a key file (mode 0600). Keep it safe: without it, stored credentials and Talkdesk's checkpoints are lost
-    New {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
-    /// Prints the hash of a path secret or bridge key for the settings, sha256:…; reads the secret from FILE, else stdin
-    Hash {
-        #[arg(value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// Make a new random secret: prints it, then its hash
-        #[arg(long, conflicts_with = "file")]
-        new: bool,
-    },
 }
 
 /// Usage and settings errors, as against failures at work (1).
@@ -379,12 +363,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Command::Health { url } => health::check(config, url.as_deref()).await,
-        Command::Keys {
-            command: KeysCommand::New { file },
-        } => manage::new_keys(&file),
-        Command::Keys {
-            command: KeysCommand::Hash { file, new },
-        } => manage::hash_secret(file.as_deref(), new),
+        Command::Keys { command } => keys::run(config, command).await,
     }
 }
 

@@ -32,7 +32,7 @@ pub use link::{Link, link};
 const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Where to ask, and with what.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Access {
     /// Admin listener to ask [default: http.admin_listen of the settings, on this machine]
     #[arg(long, value_name = "URL", global = true)]
@@ -49,6 +49,13 @@ pub struct Access {
     /// The answer as JSON
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Access {
+    /// Folder of the embedded store.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -164,7 +171,7 @@ impl What {
 }
 
 /// A client of one admin listener.
-struct Ops {
+pub struct Ops {
     base: String,
     token: String,
     name: String,
@@ -173,7 +180,7 @@ struct Ops {
 }
 
 impl Ops {
-    fn open(config: Option<&Path>, access: Access) -> Result<Ops, Failure> {
+    pub fn open(config: Option<&Path>, access: Access) -> Result<Ops, Failure> {
         let base = match &access.url {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}", reachable(settings(config)?.0.http.admin_listen)),
@@ -248,15 +255,15 @@ impl Ops {
         }
     }
 
-    async fn get(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
         self.ask(Method::GET, path, query, None).await
     }
 
-    async fn post(&self, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    pub async fn post(&self, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         self.ask(Method::POST, path, &[], body).await
     }
 
-    fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
+    pub fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
         match self.json {
             true => print(&value.to_string()),
             false => print(&text(value)),
@@ -494,11 +501,11 @@ fn account_text(account: &Value) -> String {
     out
 }
 
-fn rows(value: &Value) -> Vec<Value> {
+pub fn rows(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -506,7 +513,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-fn table(names: &[&str], rows: &[Value], cell: impl Fn(&Value, &str) -> String) -> String {
+pub fn table(names: &[&str], rows: &[Value], cell: impl Fn(&Value, &str) -> String) -> String {
     if rows.is_empty() {
         return "none".to_owned();
     }

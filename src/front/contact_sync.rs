@@ -8,10 +8,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use contacts::accounts::Account;
+use contacts::accounts::{self, Account};
 use contacts::ports::{Head, Page, Slice, StoreErrorKind, StoreResult};
 use contacts::reading::{self, Answer, Plan};
-use contacts::token::{Checkpoint, CheckpointText, Offset, TokenError};
+use contacts::rotation::Met;
+use contacts::token::{Checkpoint, CheckpointText, Offset, TokenError, key_of};
 use contacts::work::{Failure, Park};
 use contacts::{AccountId, ErrorKind, Fence, Generation, Kind, Micros, Position, Stream};
 use process::settings::ColdAnswer;
@@ -66,6 +67,7 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
             .as_deref()
             .and_then(|text| front.open_checkpoint(&account, text)),
     };
+    let checkpoint_shown = matches!(checkpoint, Some(CheckpointText::Ours(_)));
     let (plan, read, answer) = front
         .page(&integration, &account, (checkpoint, offset), ahead, began)
         .await?;
@@ -90,6 +92,12 @@ pub async fn handle(State(front): State<Arc<Front>>, address: AddressPath, body:
     metrics::counter!("snapbridge_pages_total", "mode" => plan.mode.as_str()).increment(1);
     metrics::counter!("snapbridge_delivered_total").increment(read.len() as u64);
     metrics::histogram!("snapbridge_page_seconds").record(began.elapsed().as_secs_f64());
+    let shown = match (&request.offset, checkpoint_shown) {
+        (Some(offset), _) => key_of(offset),
+        (None, true) => request.checkpoint.as_deref().and_then(key_of),
+        (None, false) => None,
+    };
+    front.note_tokens(&account, shown, starts, &checkpoint).await;
     let reply = SyncReply {
         checkpoint: &checkpoint,
         next_offset: next.as_deref(),
@@ -118,6 +126,21 @@ impl Front {
                 tracing::warn!(account = %account.id, %error, "an unreadable checkpoint: a full sync follows");
                 None
             }
+        }
+    }
+
+    /// Notes which sealing keys Talkdesk's tokens need. A note that is lost costs a full sync at worst, so no page fails of it.
+    async fn note_tokens(&self, account: &Account, shown: Option<&str>, begins: bool, given: &str) {
+        let met = Met {
+            shown,
+            begins: begins && shown.is_some(),
+            given: key_of(given).unwrap_or_default(),
+            now: self.clock.now(),
+        };
+        let every = self.policy.tokens_noted;
+        let noted = accounts::note_tokens(&*self.store, account, &met, &self.keys.kids(), every).await;
+        if let Err(error) = noted {
+            tracing::warn!(account = %account.id, %error, "the keys of its tokens could not be noted");
         }
     }
 
@@ -191,6 +214,7 @@ impl Front {
                 continue;
             }
             if !read.is_empty() || plan.is_ready() {
+                worker::trace::link_commit(&head.progress);
                 return Ok((plan, read, answer));
             }
             // Nothing new yet, and the build goes on.

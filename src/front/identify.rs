@@ -256,6 +256,7 @@ impl Front {
             route: learned.route,
             called: now,
             verified: now,
+            tokens: Default::default(),
         };
         let registered = accounts::register(&*self.store, &account).await?;
         accounts::accept(&*self.store, fingerprint, &id, now).await?;

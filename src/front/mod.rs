@@ -75,6 +75,8 @@ pub struct Policy {
     pub agents_on_request: Duration,
     pub publish_timeout: Duration,
     pub origin: Rule,
+    /// How old a note of the keys of an account's tokens may get.
+    pub tokens_noted: Duration,
     /// The URL the world sees, without a trailing slash.
     pub public_url: Option<String>,
 }
@@ -95,6 +97,8 @@ impl Policy {
             agents_on_request: settings.refresh.agents_on_request,
             publish_timeout: settings.webhook.publish_timeout,
             origin: Rule::of(settings),
+            // Well within the grace that the notes are held against.
+            tokens_noted: (settings.keys.token_grace / 4).min(Duration::from_secs(3600)),
             public_url: crate::urls::base(settings),
         }
     }
@@ -238,7 +242,12 @@ async fn arrive(State(front): Shared, mut request: Request, next: Next) -> Respo
         return next.run(request).await;
     };
     let origin = rule.origin(peer, request.headers());
-    let span = tracing::info_span!("request", client = %origin.client);
+    // The matched path: paths hold secrets.
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str);
+    let span = tracing::info_span!("request", path, client = %origin.client);
     if rule.require_https && !origin.https {
         let message = "This bridge takes requests over HTTPS only";
         let refused = ApiError::new(StatusCode::FORBIDDEN, "https_required", message);

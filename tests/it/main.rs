@@ -10,6 +10,7 @@ mod agents;
 mod architecture;
 mod auth;
 mod bad_input;
+mod canary;
 mod check;
 mod compose;
 mod connector_commands;
@@ -27,6 +28,8 @@ mod monitoring;
 mod odoo;
 mod openapi;
 mod ops;
+#[cfg(feature = "otel")]
+mod otel;
 mod paperwork;
 mod processes;
 mod rolling;

@@ -36,7 +36,7 @@ const OF_HTTPS: [&str; 3] = [
     "snapbridge_tls_handshake_failures_total",
 ];
 /// Driven by `ops`.
-const OF_OPS: [&str; 1] = ["snapbridge_ops_logins_total"];
+const OF_OPS: [&str; 2] = ["snapbridge_key_reloads_total", "snapbridge_ops_logins_total"];
 /// Driven by `actions` and `interactions`.
 const OF_AGENTS_AT_WORK: [&str; 4] = [
     "snapbridge_actions_total",

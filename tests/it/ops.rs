@@ -3,7 +3,8 @@
 mod browser;
 mod doctor;
 mod explain;
-mod life;
+mod keys;
+pub mod life;
 mod webhook;
 
 use contacts::{Kind, Stream, dead, work};

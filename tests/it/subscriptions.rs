@@ -1,7 +1,9 @@
 //! Webhooks that the bridge asks CRMs for by itself, through the front door: one of each, whatever is lost on the way.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use contacts::accounts;
 use contacts::subscription::{self, Standing, Subscription};
 use contacts::{AccountId, Kind, Micros, work};
 use fake_crm::{Change, Control, Fields, Op, Webhook};
@@ -11,6 +13,7 @@ use snapbridge::status::{self, WebhookState};
 use crate::connectors::cases::{Case, case};
 use crate::door::Door;
 use crate::harness::*;
+use crate::ops::life::silent_for;
 
 const OPS: &str = "admin-4b7c0d1e2f3a4958";
 /// What somebody else has at the CRM.
@@ -424,6 +427,33 @@ on_both!(
         assert!(left.values().any(|hook| hook.url == STRANGER), "somebody else's stays");
         let known = subscription::load(&*bridge.store, &account).await.expect("a store");
         assert_eq!(known, None);
+        bridge.stop().await;
+    }
+);
+
+on_both!(
+    a_suspended_account_has_no_webhook_and_asks_for_one_when_it_is_called_for_again,
+    |backend| async move {
+        let scene = Scene::set("espocrm", backend).await;
+        let bridge = scene.bridge(&scene.settings()).await;
+        let account = scene.build(&bridge).await;
+        subscribed(&bridge).await;
+        assert_eq!(scene.own(&bridge, &account).len(), 3);
+        silent_for(&bridge, &account, Duration::from_secs(31 * 24 * 3600)).await;
+        until("its credentials are wiped", || async {
+            let stored = accounts::get(&*bridge.store, &account).await.expect("a store");
+            stored.expect("it stays").credentials.is_none()
+        })
+        .await;
+        // The webhook went first, as that takes the credentials; somebody else's stays.
+        assert!(scene.own(&bridge, &account).is_empty());
+        let known = subscription::load(&*bridge.store, &account).await.expect("a store");
+        assert_eq!(known, None);
+
+        scene.post(&bridge, "contact_sync", json!({})).await;
+        subscribed(&bridge).await;
+        assert_eq!(scene.own(&bridge, &account).len(), 3);
+        scene.an_edit_arrives(&bridge, "Revived").await;
         bridge.stop().await;
     }
 );

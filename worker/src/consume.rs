@@ -11,6 +11,7 @@ use contacts::work::{self, Begin, End, Failure, Finished};
 use contacts::{ErrorKind, Fence, Job, JobId, Kind, Lane, Micros, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::crash;
 use crate::deps::{Deps, after_event, jittered, next_poll};
@@ -119,7 +120,19 @@ async fn handle(deps: &Deps, delivery: Delivery, halt: &Halt) {
         },
         Ok(job) => {
             let job = job.clone();
-            take(deps, &job, halt).await
+            let span = tracing::info_span!("job", account = %job.account, kind = %job.kind, lane = job.lane.as_str());
+            crate::trace::adopt(&span, job.trace.as_deref());
+            match take(deps, &job, halt).instrument(span).await {
+                // What it goes on with belongs to the same trace.
+                Settle::Later { job: next, after } => Settle::Later {
+                    job: Job {
+                        trace: job.trace,
+                        ..next
+                    },
+                    after,
+                },
+                how => how,
+            }
         }
     };
     crash::point("before_ack");

@@ -55,6 +55,8 @@ pub struct Policy {
     pub remap_within: Duration,
     /// When accounts end that Talkdesk no longer calls for.
     pub life: Ages,
+    /// Accounts that one sweep looks at for that.
+    pub walk: usize,
     /// Audit entries kept.
     pub audit: usize,
 }
@@ -76,6 +78,7 @@ impl Default for Policy {
             held_look: Duration::from_secs(30),
             remap_within: Duration::from_secs(7 * 24 * 3600),
             life: Ages::default(),
+            walk: 50,
             audit: 500,
         }
     }

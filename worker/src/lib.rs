@@ -18,6 +18,7 @@ pub mod progress;
 mod slice;
 pub mod subscriptions;
 pub mod sweep;
+pub mod trace;
 
 pub use consume::run;
 pub use deps::{Deps, Plan, Policy};

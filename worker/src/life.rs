@@ -1,17 +1,17 @@
 //! The end of accounts: those that Talkdesk no longer calls for are suspended, and later dropped ([`contacts::life`]). A walk over all
-//! accounts, some in each sweep; what it does is the same done twice, so processes need no leader.
+//! accounts, some in each sweep, which also seals anew what an old key sealed ([`contacts::rotation`]). What it does is the same done
+//! twice, so processes need no leader.
 
 use contacts::accounts::{self, Account};
 use contacts::inbox;
 use contacts::life::{self, Step};
 use contacts::ports::DocKind;
+use contacts::rotation::{self, Resealed};
 use contacts::{AccountId, Shard, StoreError, Stream, audit, work};
 
 use crate::deps::Deps;
 use crate::requests::RequestError;
 
-/// Accounts that one sweep looks at.
-const AT_ONCE: usize = 50;
 /// Who did it, in the audit.
 const NAME: &str = "the sweep";
 
@@ -19,6 +19,7 @@ const NAME: &str = "the sweep";
 pub struct Walk {
     shards: Vec<Shard>,
     after: Option<String>,
+    resealed: Resealed,
 }
 
 impl Default for Walk {
@@ -26,6 +27,7 @@ impl Default for Walk {
         Walk {
             shards: Shard::all().collect(),
             after: None,
+            resealed: Resealed::default(),
         }
     }
 }
@@ -33,10 +35,19 @@ impl Default for Walk {
 impl Walk {
     /// Looks at the next accounts; begins anew when it has met all.
     pub async fn go_on(&mut self, deps: &Deps) -> Result<(), RequestError> {
-        let mut left = AT_ONCE;
+        let mut left = deps.policy.walk;
+        let reseals = may_reseal(deps).await?;
         while left > 0 {
             let Some(shard) = self.shards.last().copied() else {
-                *self = Walk::default();
+                let mut resealed = std::mem::take(self).resealed;
+                if reseals {
+                    resealed.add(rotation::reseal_payloads(&*deps.store, &deps.keys).await?);
+                }
+                if resealed.count() > 0 {
+                    let key = deps.keys.kids().first().cloned().unwrap_or_default();
+                    tracing::info!(key, %resealed, "what was sealed with old keys is sealed with the new one");
+                    note(deps, &key, "reseal", &resealed.to_string()).await?;
+                }
                 return Ok(());
             };
             let page = deps
@@ -47,6 +58,10 @@ impl Walk {
                 if let Err(error) = tend(deps, &id).await {
                     // The others have their turn, and it has its next.
                     tracing::warn!(account = %id, %error, "an account could not be suspended or dropped");
+                }
+                if reseals {
+                    let resealed = rotation::reseal_account(&*deps.store, &deps.keys, &id).await?;
+                    self.resealed.add(resealed);
                 }
             }
             if page.len() < left {
@@ -59,6 +74,17 @@ impl Walk {
         }
         Ok(())
     }
+}
+
+/// Whether there is something to seal anew, and all processes seal with the same key: else two would do it in turns.
+async fn may_reseal(deps: &Deps) -> Result<bool, StoreError> {
+    let kids = deps.keys.kids();
+    if kids.len() < 2 {
+        return Ok(false);
+    }
+    let keyring = rotation::keyring(&*deps.store).await?;
+    let sealing = keyring.sealing(deps.clock.now());
+    Ok(sealing.iter().all(|kid| *kid == kids[0]))
 }
 
 /// Does what is to be done about one account, step by step.
@@ -84,7 +110,7 @@ async fn tend(deps: &Deps, id: &AccountId) -> Result<(), RequestError> {
             Step::Drop => {
                 let still = forget(deps, &account).await?;
                 let said = format!("Talkdesk has not called since {}", life::last_call(&account));
-                note(deps, id, "drop", &with_rest(said, still)).await?;
+                note(deps, id.as_str(), "drop", &with_rest(said, still)).await?;
                 return Ok(());
             }
         }
@@ -101,7 +127,7 @@ async fn wipe(deps: &Deps, account: &Account) -> Result<(), RequestError> {
         deps.sources.forget(&account.id);
         tracing::info!(account = %account.id, integration = account.integration, "suspended: Talkdesk no longer calls for it");
         let said = format!("Talkdesk has not called since {}", life::last_call(account));
-        note(deps, &account.id, "suspend", &with_rest(said, still)).await?;
+        note(deps, account.id.as_str(), "suspend", &with_rest(said, still)).await?;
     }
     Ok(())
 }
@@ -113,13 +139,13 @@ fn with_rest(said: String, still: Option<String>) -> String {
     }
 }
 
-async fn note(deps: &Deps, account: &AccountId, action: &str, detail: &str) -> Result<(), StoreError> {
+async fn note(deps: &Deps, target: &str, action: &str, detail: &str) -> Result<(), StoreError> {
     let entry = audit::Entry {
         at: deps.clock.now(),
         by: NAME.to_owned(),
         role: "worker".to_owned(),
         action: action.to_owned(),
-        target: account.to_string(),
+        target: target.to_owned(),
         detail: detail.chars().take(300).collect(),
     };
     audit::note(&*deps.store, &entry, deps.policy.audit).await

@@ -40,6 +40,9 @@ pub struct Progress {
     /// The mapping that rows are written by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapped: Option<Mapped>,
+    /// The trace of the commit that last changed a record ([`crate::trace`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 /// A token that stands for a moment of a CRM's stream of changes.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use contacts::queue::Confirmed;
 use contacts::work::{self, Ring, WorkTimes};
-use contacts::{AccountId, Clock, JobId, Kind, Lane, Micros, Queue, QueueError, Store, StoreError};
+use contacts::{AccountId, Clock, Job, JobId, Kind, Lane, Micros, Queue, QueueError, Store, StoreError};
 
 use crate::crash;
 use crate::deps::NOTED_WITHIN;
@@ -216,7 +216,10 @@ impl Requests {
 
     async fn publish(&self, account: &AccountId, ring: Ring) -> Result<Rung, RequestError> {
         let job = match ring {
-            Ring::Publish(job) => job,
+            Ring::Publish(job) => Job {
+                trace: crate::trace::current(),
+                ..job
+            },
             Ring::Waiting => return Ok(Rung::Waiting),
             Ring::Held => return Ok(Rung::Held),
         };

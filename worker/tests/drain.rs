@@ -144,6 +144,7 @@ impl Scene {
             route: None,
             called: now,
             verified: now,
+            tokens: Default::default(),
         };
         let store = MemoryStore::new();
         accounts::register(&store, &account).await.expect("registered");

@@ -10,6 +10,7 @@ use crate::docs::{self, Change};
 use crate::ids::AccountId;
 use crate::keys::{Fingerprint, Keys, Purpose, SealError};
 use crate::ports::{DocKey, DocKind, Documents, Scratch, StoreResult};
+use crate::rotation::{self, TokenKeys};
 use crate::time::Micros;
 
 /// One customer's CRM principal behind an integration.
@@ -40,6 +41,9 @@ pub struct Account {
     pub called: Micros,
     /// When the CRM last accepted the credentials.
     pub verified: Micros,
+    /// The sealing keys of the tokens that Talkdesk may hold.
+    #[serde(default)]
+    pub tokens: TokenKeys,
 }
 
 /// A sealed map of credentials.
@@ -74,7 +78,7 @@ impl Sealed {
         let plain = serde_json::to_vec(fields).unwrap_or_default();
         let (kid, sealed) = keys.seal(Purpose::Credentials, account.as_str(), &plain);
         Sealed {
-            kid: kid.to_owned(),
+            kid,
             data: BASE64.encode(&sealed),
         }
     }
@@ -102,9 +106,13 @@ pub async fn register(docs: &(impl Documents + ?Sized), account: &Account) -> St
         let changed = known
             .as_ref()
             .is_none_or(|known| known.fingerprint != account.fingerprint);
-        let created = known.map_or(account.created, |known| known.created);
+        let (created, tokens) = known.map_or_else(
+            || (account.created, account.tokens.clone()),
+            |known| (known.created, known.tokens),
+        );
         let put = Account {
             created,
+            tokens,
             ..account.clone()
         };
         (Change::Put(put), Vec::new(), Registered { new, changed })
@@ -258,6 +266,47 @@ pub async fn touch(
             (Change::Put(known), Vec::new(), ())
         }
         None => (Change::Keep, Vec::new(), ()),
+    })
+    .await
+}
+
+/// Notes which keys sealed the tokens that Talkdesk has just shown and been given, if that says anything new.
+pub async fn note_tokens(
+    docs: &(impl Documents + ?Sized),
+    account: &Account,
+    met: &rotation::Met<'_>,
+    listed: &[String],
+    at_most_every: Duration,
+) -> StoreResult<()> {
+    if !account.tokens.is_news(met, at_most_every) {
+        return Ok(());
+    }
+    let key = DocKey::of_account(DocKind::Account, &account.id);
+    docs::update(docs, &key, |known: Option<Account>| match known {
+        Some(mut known) => {
+            known.tokens.note(met, listed);
+            (Change::Put(known), Vec::new(), ())
+        }
+        None => (Change::Keep, Vec::new(), ()),
+    })
+    .await
+}
+
+/// Seals the credentials with the key that seals now. `false`: they are sealed with it already, there are none, or no key
+/// opens them.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, id: &AccountId) -> StoreResult<bool> {
+    let key = DocKey::of_account(DocKind::Account, id);
+    docs::update(docs, &key, |known: Option<Account>| match known {
+        Some(mut known) if !known.credentials.is_none() && keys.is_old(&known.credentials.kid) => {
+            match known.credentials.open(keys, id) {
+                Ok(fields) => {
+                    known.credentials = Sealed::seal(keys, id, &fields);
+                    (Change::Put(known), Vec::new(), true)
+                }
+                Err(_) => (Change::Keep, Vec::new(), false),
+            }
+        }
+        _ => (Change::Keep, Vec::new(), false),
     })
     .await
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::docs;
 use crate::ids::{AccountId, JobId, Kind, Lane};
 use crate::inbox::Kept;
+use crate::keys::Keys;
 use crate::ports::{DocKey, DocKind, Documents, IndexChange, StoreResult};
 use crate::time::Micros;
 
@@ -60,6 +61,24 @@ pub async fn remove(docs: &(impl Documents + ?Sized), id: &JobId) -> StoreResult
             (docs::Change::Delete, vec![entry], true)
         }
         None => (docs::Change::Keep, Vec::new(), false),
+    })
+    .await
+}
+
+/// Seals the payload with the key that seals now. `false`: there is none, it is already, or no key opens it.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, id: &JobId) -> StoreResult<bool> {
+    docs::update(docs, &key(id), |known: Option<DeadLetter>| {
+        let Some(mut letter) = known else {
+            return (docs::Change::Keep, Vec::new(), false);
+        };
+        let resealed = match (&letter.account, &mut letter.payload) {
+            (Some(account), Some(payload)) => payload.reseal(keys, account),
+            _ => false,
+        };
+        match resealed {
+            true => (docs::Change::Put(letter), Vec::new(), true),
+            false => (docs::Change::Keep, Vec::new(), false),
+        }
     })
     .await
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::accounts::Sealed;
 use crate::docs::{self, Change};
@@ -87,6 +88,17 @@ impl std::fmt::Debug for Payload {
 pub struct Ticket {
     key: Fingerprint,
     mark: u64,
+}
+
+impl Kept {
+    pub fn kid(&self) -> &str {
+        &self.sealed.kid
+    }
+
+    /// Seals it with the key that seals now. `false`: it is already, or no key opens it.
+    pub fn reseal(&mut self, keys: &Keys, account: &AccountId) -> bool {
+        reseal_one(keys, account, &self.key, &mut self.sealed)
+    }
 }
 
 impl Ticket {
@@ -280,6 +292,47 @@ pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> St
     Ok(())
 }
 
+/// Every drawer that holds something.
+async fn drawers(docs: &(impl Documents + ?Sized)) -> StoreResult<Vec<(AccountId, u8)>> {
+    let members = docs.index_until(INBOX, Micros(u64::MAX >> 1), EVERY_DRAWER).await?;
+    let parse = |member: &str| {
+        let (account, drawer) = member.split_once('|')?;
+        Some((account.parse().ok()?, drawer.parse().ok()?))
+    };
+    Ok(members.iter().filter_map(|(member, _)| parse(member)).collect())
+}
+
+/// Drawers of a shard that are looked at; more than a store would hold.
+const EVERY_DRAWER: usize = 10_000_000;
+
+/// How many waiting payloads are sealed with each key, by its id.
+pub async fn kids(docs: &(impl Documents + ?Sized)) -> StoreResult<BTreeMap<String, u64>> {
+    let mut kids = BTreeMap::new();
+    for (account, drawer) in drawers(docs).await? {
+        for item in load(docs, &account, drawer).await?.items {
+            *kids.entry(item.sealed.kid).or_default() += 1;
+        }
+    }
+    Ok(kids)
+}
+
+/// Seals what waits with the key that seals now, in all inboxes; returns how many payloads were sealed with another one.
+/// They stay the same payloads: who has one in hand settles it all the same.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys) -> StoreResult<u64> {
+    let mut all = 0;
+    for (account, drawer) in drawers(docs).await? {
+        all += change(docs, &account, drawer, |items| {
+            let mut resealed = 0;
+            for item in items {
+                resealed += u64::from(reseal_one(keys, &account, &item.key, &mut item.sealed));
+            }
+            resealed
+        })
+        .await?;
+    }
+    Ok(all)
+}
+
 async fn load(docs: &(impl Documents + ?Sized), account: &AccountId, drawer: u8) -> StoreResult<Drawer> {
     Ok(docs::load(docs, &doc_key(account, drawer)).await?.unwrap_or_default())
 }
@@ -334,17 +387,29 @@ fn owner(account: &AccountId, key: &Fingerprint) -> String {
 fn seal(keys: &Keys, account: &AccountId, key: &Fingerprint, payload: &[u8]) -> Sealed {
     let (kid, sealed) = keys.seal(Purpose::Payloads, &owner(account, key), payload);
     Sealed {
-        kid: kid.to_owned(),
+        kid,
         data: BASE64.encode(&sealed),
     }
 }
 
+fn unseal(keys: &Keys, account: &AccountId, key: &Fingerprint, sealed: &Sealed) -> Result<Vec<u8>, SealError> {
+    let data = BASE64.decode(sealed.data.as_bytes()).map_err(|_| SealError::Forged)?;
+    keys.open(Purpose::Payloads, &owner(account, key), &sealed.kid, &data)
+}
+
+fn reseal_one(keys: &Keys, account: &AccountId, key: &Fingerprint, sealed: &mut Sealed) -> bool {
+    if !keys.is_old(&sealed.kid) {
+        return false;
+    }
+    let Ok(payload) = unseal(keys, account, key, sealed).map(Zeroizing::new) else {
+        return false;
+    };
+    *sealed = seal(keys, account, key, &payload);
+    true
+}
+
 fn open(keys: &Keys, account: &AccountId, item: Stored) -> Item {
-    let sealed = BASE64
-        .decode(item.sealed.data.as_bytes())
-        .map_err(|_| SealError::Forged);
-    let owner = owner(account, &item.key);
-    let payload = sealed.and_then(|sealed| keys.open(Purpose::Payloads, &owner, &item.sealed.kid, &sealed));
+    let payload = unseal(keys, account, &item.key, &item.sealed);
     Item {
         at: item.at,
         failed: item.failed,

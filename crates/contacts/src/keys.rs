@@ -2,7 +2,10 @@
 //! sealing of credentials and tokens.
 //!
 //! Two kinds of keys. The **identity** key names things and is never rotated: a new one would be a new account for
-//! every customer. **Sealing** keys hide things; they carry a key id, the newest seals, every one still listed opens.
+//! every customer. **Sealing** keys hide things; they carry a key id, the first seals, every one still listed opens. They
+//! may be replaced while the process runs ([`Keys::take_sealing`]).
+
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
@@ -81,6 +84,8 @@ pub enum KeysError {
     BadKeyId(String),
     #[error("key id {0:?} is listed twice")]
     TwiceListed(String),
+    #[error("the identity key is another one. It is never rotated: put the old one back")]
+    OtherIdentity,
 }
 
 /// All derived keys of one installation.
@@ -91,7 +96,7 @@ pub struct Keys {
     lookups: RawKey,
     hooks: RawKey,
     logs: RawKey,
-    sealing: Vec<SealingKey>,
+    sealing: RwLock<Arc<[SealingKey]>>,
 }
 
 impl std::fmt::Debug for Keys {
@@ -103,43 +108,46 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// `sealing`: (key id, key), newest first.
+    /// `sealing`: (key id, key); the first one seals.
     pub fn new(identity: &RawKey, sealing: &[(String, RawKey)]) -> Result<Keys, KeysError> {
-        if sealing.is_empty() {
-            return Err(KeysError::NoSealingKey);
-        }
-        for (i, (kid, _)) in sealing.iter().enumerate() {
-            let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-            if !(1..=16).contains(&kid.len()) || !kid.bytes().all(legal) {
-                return Err(KeysError::BadKeyId(kid.clone()));
-            }
-            if sealing[..i].iter().any(|(other, _)| other == kid) {
-                return Err(KeysError::TwiceListed(kid.clone()));
-            }
-        }
+        let sealing = derive_sealing(sealing)?;
         Ok(Keys {
-            accounts: derive(identity, "snapbridge account id v1"),
+            accounts: derive(identity, ACCOUNTS),
             fingerprints: derive(identity, "snapbridge fingerprint v1"),
             budgets: derive(identity, "snapbridge budget scope v1"),
             lookups: derive(identity, "snapbridge lookup key v1"),
             hooks: derive(identity, "snapbridge hook v1"),
             logs: derive(identity, "snapbridge log id v1"),
-            sealing: sealing
-                .iter()
-                .map(|(kid, key)| SealingKey {
-                    kid: kid.clone(),
-                    tokens: derive(key, "snapbridge seal tokens v1"),
-                    credentials: derive(key, "snapbridge seal credentials v1"),
-                    sessions: derive(key, "snapbridge seal sessions v1"),
-                    payloads: derive(key, "snapbridge seal payloads v1"),
-                })
-                .collect(),
+            sealing: RwLock::new(sealing),
         })
     }
 
-    /// The key ids, newest first.
-    pub fn kids(&self) -> Vec<&str> {
-        self.sealing.iter().map(|key| key.kid.as_str()).collect()
+    /// Takes other sealing keys from now on; the identity must be the same. Nothing changes on an error.
+    pub fn take_sealing(&self, identity: &RawKey, sealing: &[(String, RawKey)]) -> Result<(), KeysError> {
+        let same: bool = derive(identity, ACCOUNTS)
+            .expose_secret()
+            .ct_eq(self.accounts.expose_secret())
+            .into();
+        if !same {
+            return Err(KeysError::OtherIdentity);
+        }
+        let sealing = derive_sealing(sealing)?;
+        *self.sealing.write().unwrap_or_else(PoisonError::into_inner) = sealing;
+        Ok(())
+    }
+
+    fn sealing(&self) -> Arc<[SealingKey]> {
+        self.sealing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key ids; the first one seals.
+    pub fn kids(&self) -> Vec<String> {
+        self.sealing().iter().map(|key| key.kid.clone()).collect()
+    }
+
+    /// Whether what carries this key id is to be sealed anew.
+    pub fn is_old(&self, kid: &str) -> bool {
+        self.sealing()[0].kid != kid
     }
 
     pub fn account_id(&self, identity: &Identity<'_>) -> AccountId {
@@ -215,10 +223,12 @@ impl Keys {
         hex(&mac(&self.logs, &[value])[..4])
     }
 
-    /// Seals with the newest key: (key id, nonce and ciphertext). `owner` is bound in: a text sealed for one owner does
+    /// Seals with the first key: (key id, nonce and ciphertext). `owner` is bound in: a text sealed for one owner does
     /// not open for another.
-    pub fn seal(&self, purpose: Purpose, owner: &str, plain: &[u8]) -> (&str, Vec<u8>) {
-        let key = &self.sealing[0];
+    pub fn seal(&self, purpose: Purpose, owner: &str, plain: &[u8]) -> (String, Vec<u8>) {
+        let sealing = self.sealing();
+        // There always is one, see `derive_sealing`.
+        let key = &sealing[0];
         let mut nonce = [0u8; 24];
         rand::rng().fill_bytes(&mut nonce);
         let payload = Payload {
@@ -230,15 +240,12 @@ impl Keys {
             .expect("XChaCha20-Poly1305 only fails beyond 256 GiB");
         let mut out = nonce.to_vec();
         out.extend_from_slice(&sealed);
-        (&key.kid, out)
+        (key.kid.clone(), out)
     }
 
     pub fn open(&self, purpose: Purpose, owner: &str, kid: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let key = self
-            .sealing
-            .iter()
-            .find(|key| key.kid == kid)
-            .ok_or(SealError::UnknownKey)?;
+        let sealing = self.sealing();
+        let key = sealing.iter().find(|key| key.kid == kid).ok_or(SealError::UnknownKey)?;
         let (nonce, sealed) = sealed.split_first_chunk::<24>().ok_or(SealError::Forged)?;
         let payload = Payload {
             msg: sealed,
@@ -248,6 +255,31 @@ impl Keys {
             .decrypt(&XNonce::from(*nonce), payload)
             .map_err(|_| SealError::Forged)
     }
+}
+
+const ACCOUNTS: &str = "snapbridge account id v1";
+
+fn derive_sealing(sealing: &[(String, RawKey)]) -> Result<Arc<[SealingKey]>, KeysError> {
+    if sealing.is_empty() {
+        return Err(KeysError::NoSealingKey);
+    }
+    for (i, (kid, _)) in sealing.iter().enumerate() {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if !(1..=16).contains(&kid.len()) || !kid.bytes().all(legal) {
+            return Err(KeysError::BadKeyId(kid.clone()));
+        }
+        if sealing[..i].iter().any(|(other, _)| other == kid) {
+            return Err(KeysError::TwiceListed(kid.clone()));
+        }
+    }
+    let derived = sealing.iter().map(|(kid, key)| SealingKey {
+        kid: kid.clone(),
+        tokens: derive(key, "snapbridge seal tokens v1"),
+        credentials: derive(key, "snapbridge seal credentials v1"),
+        sessions: derive(key, "snapbridge seal sessions v1"),
+        payloads: derive(key, "snapbridge seal payloads v1"),
+    });
+    Ok(derived.collect())
 }
 
 fn cipher(key: &SealingKey, purpose: Purpose) -> XChaCha20Poly1305 {
@@ -350,15 +382,15 @@ mod tests {
         let (kid, sealed) = keys.seal(Purpose::Credentials, "owner", b"plain");
         assert_eq!(kid, "new");
         assert_eq!(
-            keys.open(Purpose::Credentials, "owner", kid, &sealed).unwrap(),
+            keys.open(Purpose::Credentials, "owner", &kid, &sealed).unwrap(),
             b"plain"
         );
         assert_eq!(
-            keys.open(Purpose::Credentials, "other", kid, &sealed),
+            keys.open(Purpose::Credentials, "other", &kid, &sealed),
             Err(SealError::Forged)
         );
         assert_eq!(
-            keys.open(Purpose::Tokens, "owner", kid, &sealed),
+            keys.open(Purpose::Tokens, "owner", &kid, &sealed),
             Err(SealError::Forged)
         );
         assert_eq!(
@@ -366,19 +398,39 @@ mod tests {
             Err(SealError::UnknownKey)
         );
         assert_eq!(
-            keys.open(Purpose::Credentials, "owner", kid, b"short"),
+            keys.open(Purpose::Credentials, "owner", &kid, b"short"),
             Err(SealError::Forged)
         );
 
         let raw = |byte: u8| SecretBox::new(Box::new([byte; 32]));
         let rotated = Keys::new(&raw(1), &[("newer".into(), raw(7)), ("new".into(), raw(2))]).unwrap();
         assert_eq!(
-            rotated.open(Purpose::Credentials, "owner", kid, &sealed).unwrap(),
+            rotated.open(Purpose::Credentials, "owner", &kid, &sealed).unwrap(),
             b"plain"
         );
         assert_eq!(
             rotated.account_id(&identity("a", "b")),
             keys.account_id(&identity("a", "b"))
+        );
+    }
+
+    #[test]
+    fn other_sealing_keys_are_taken_while_it_runs_and_another_identity_is_not() {
+        let raw = |byte: u8| -> RawKey { SecretBox::new(Box::new([byte; 32])) };
+        let keys = test_keys(1);
+        let (_, sealed) = keys.seal(Purpose::Payloads, "owner", b"plain");
+        keys.take_sealing(&raw(1), &[("newer".into(), raw(7)), ("new".into(), raw(2))])
+            .unwrap();
+        assert_eq!(keys.kids(), ["newer", "new"]);
+        assert_eq!(keys.seal(Purpose::Payloads, "owner", b"plain").0, "newer");
+        assert_eq!(keys.open(Purpose::Payloads, "owner", "new", &sealed).unwrap(), b"plain");
+        for (identity, sealing) in [(2, vec![("newer".to_owned(), raw(7))]), (1, Vec::new())] {
+            assert!(keys.take_sealing(&raw(identity), &sealing).is_err());
+            assert_eq!(keys.kids(), ["newer", "new"], "nothing changes on an error");
+        }
+        assert_eq!(
+            keys.account_id(&identity("a", "b")),
+            test_keys(1).account_id(&identity("a", "b"))
         );
     }
 

@@ -27,6 +27,7 @@ pub mod life;
 pub mod linking;
 pub mod minted;
 pub mod outcome;
+pub mod rotation;
 pub mod runs;
 pub mod subscription;
 pub mod transfer;

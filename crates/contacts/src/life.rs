@@ -99,6 +99,7 @@ mod tests {
             route: None,
             called: Micros::from_secs(called),
             verified: Micros::ZERO,
+            tokens: Default::default(),
         }
     }
 

@@ -106,7 +106,7 @@ impl<S: Scratch + ?Sized> Vault<S> {
         let plain = serde_json::to_vec(&plain).unwrap_or_default();
         let (kid, sealed) = self.keys.seal(Purpose::Credentials, &place(key), &plain);
         let stored = Stored {
-            kid: kid.to_owned(),
+            kid,
             data: BASE64.encode(&sealed),
         };
         let stored = serde_json::to_vec(&stored).unwrap_or_default();

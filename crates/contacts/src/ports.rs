@@ -93,10 +93,12 @@ pub enum DocKind {
     Inbox,
     /// What is known of a record that is to be linked ([`crate::linking::records`]), by `account|side|id`.
     Link,
+    /// [`crate::rotation::Keyring`], one document.
+    Keyring,
 }
 
 impl DocKind {
-    pub const ALL: [DocKind; 12] = [
+    pub const ALL: [DocKind; 13] = [
         DocKind::Account,
         DocKind::Work,
         DocKind::Budget,
@@ -109,6 +111,7 @@ impl DocKind {
         DocKind::Erased,
         DocKind::Inbox,
         DocKind::Link,
+        DocKind::Keyring,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -125,6 +128,7 @@ impl DocKind {
             DocKind::Erased => "erased",
             DocKind::Inbox => "inbox",
             DocKind::Link => "link",
+            DocKind::Keyring => "keyring",
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct Job {
     pub attempt: u32,
     /// When the work was first asked for.
     pub at: Micros,
+    /// The trace that it belongs to, a `traceparent`. Processes that know nothing of it pass over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl Job {

@@ -316,7 +316,7 @@ pub fn seal(keys: &Keys, account: &AccountId, id: &str, secret: &SecretString) -
         secret.expose_secret().as_bytes(),
     );
     Sealed {
-        kid: kid.to_owned(),
+        kid,
         data: BASE64.encode(&sealed),
     }
 }
@@ -332,6 +332,24 @@ pub fn open(keys: &Keys, account: &AccountId, held: &Held) -> Option<Result<Secr
             .map_err(|_| SealError::Forged)
     };
     Some(open())
+}
+
+/// Seals the secrets of a subscription with the key that seals now; returns how many were sealed with another one.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, account: &AccountId) -> StoreResult<u64> {
+    let resealed = update(docs, account, |subscription| {
+        let mut resealed = 0;
+        for held in &mut subscription.held {
+            if !held.secret.as_ref().is_some_and(|secret| keys.is_old(&secret.kid)) {
+                continue;
+            }
+            if let Some(Ok(secret)) = open(keys, account, held) {
+                held.secret = Some(seal(keys, account, &held.id, &secret));
+                resealed += 1;
+            }
+        }
+        resealed
+    });
+    Ok(resealed.await?.unwrap_or_default())
 }
 
 fn owner(account: &AccountId, id: &str) -> String {

@@ -561,6 +561,7 @@ impl Task {
             lane: self.lane.unwrap_or(Lane::Refresh),
             attempt: self.failed + 1,
             at: self.due.unwrap_or(now).min(now),
+            trace: None,
         }
     }
 }

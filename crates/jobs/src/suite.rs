@@ -59,6 +59,7 @@ pub fn job(lane: Lane) -> Job {
         lane,
         attempt: 1,
         at: Micros(1_700_000_000_000_000),
+        trace: None,
     }
 }
 

@@ -3,20 +3,23 @@
 //! ```text
 //! # comment
 //! identity <64 hex digits>            exactly one, never rotated: account ids hang on it
-//! seal <kid> <64 hex digits>          newest first; the first seals, all of them open
+//! # made <kid> <time>                 when that key was made; for people
+//! seal <kid> <64 hex digits>          the first seals, all of them open
 //! ```
 //!
-//! A kid is 8 characters of a-z and 0-9 and goes into every token and sealed record. To rotate, put a new `seal` line
-//! above the others; to retire one, take its line out once nothing sealed with it is left.
+//! A kid is 8 characters of a-z and 0-9 and goes into every token and sealed record. A key that is added stands below the
+//! one that seals, until all processes have it ([`add`], [`promote`], [`remove`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use rand::TryRngCore;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use secrecy::{ExposeSecret, SecretBox};
+use sha2::{Digest as _, Sha256};
 
 /// Bytes of each key.
 pub const KEY_BYTES: usize = 32;
@@ -31,8 +34,10 @@ const DIFFERENT_BYTES_MIN: usize = 12;
 #[derive(Debug)]
 pub struct KeyFile {
     pub identity: Key,
-    /// Newest first, at least one.
+    /// The first one seals. At least one.
     pub seals: Vec<SealKey>,
+    /// When keys were made, by kid, where the file says so.
+    pub made: BTreeMap<String, Timestamp>,
 }
 
 /// 32 bytes of key material, wiped when dropped.
@@ -69,6 +74,10 @@ pub enum KeyFileErrorKind {
     Incomplete { missing: &'static str },
     /// The operating system gave no random bytes.
     Random,
+    /// It has no sealing key of this kid.
+    NoSuchKey,
+    /// The key seals.
+    Seals,
 }
 
 impl fmt::Display for KeyFileErrorKind {
@@ -86,20 +95,32 @@ impl fmt::Display for KeyFileErrorKind {
             Self::Line { line, why } => write!(f, "line {line}: {why}"),
             Self::Incomplete { missing } => write!(f, "it has no `{missing}` line"),
             Self::Random => f.write_str("the operating system gave no random bytes to make one"),
+            Self::NoSuchKey => f.write_str("it has no sealing key of this id"),
+            Self::Seals => f.write_str("this key seals; promote another one first (`snapbridge keys rotate`)"),
         }
     }
 }
 
 /// Reads a key file, after a look at who else may.
 pub fn load(path: &Path) -> Result<KeyFile, KeyFileError> {
-    let failed = |kind, source| KeyFileError {
+    let text = read(path)?;
+    parse(&text).map_err(|kind| failed(path, kind, None))
+}
+
+fn failed(path: &Path, kind: KeyFileErrorKind, source: Option<io::Error>) -> KeyFileError {
+    KeyFileError {
         path: path.to_owned(),
         kind,
         source,
-    };
+    }
+}
+
+/// The text of a key file, after a look at who else may read it.
+fn read(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let read = |error: io::Error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
         failed(
+            path,
             if missing {
                 KeyFileErrorKind::Missing
             } else {
@@ -115,12 +136,139 @@ pub fn load(path: &Path) -> Result<KeyFile, KeyFileError> {
         use std::os::unix::fs::PermissionsExt;
         let mode = file.metadata().map_err(read)?.permissions().mode() & 0o777;
         if mode & 0o027 != 0 {
-            return Err(failed(KeyFileErrorKind::Open { mode }, None));
+            return Err(failed(path, KeyFileErrorKind::Open { mode }, None));
         }
     }
     let mut text = Zeroizing::new(String::new());
     io::Read::read_to_string(&mut file, &mut text).map_err(read)?;
-    parse(&text).map_err(|kind| failed(kind, None))
+    Ok(text)
+}
+
+/// What tells one content of a key file from another.
+pub type Digest = [u8; 32];
+
+/// Reads a key file, unless it still holds what `known` is the digest of.
+pub fn load_changed(path: &Path, known: Option<Digest>) -> Result<Option<(KeyFile, Digest)>, KeyFileError> {
+    let text = read(path)?;
+    let digest: Digest = Sha256::digest(text.as_bytes()).into();
+    if known == Some(digest) {
+        return Ok(None);
+    }
+    let file = parse(&text).map_err(|kind| failed(path, kind, None))?;
+    Ok(Some((file, digest)))
+}
+
+/// Adds a new sealing key below the others: whoever reads the file can open with it, and nobody seals with it. Returns its kid.
+pub fn add(path: &Path) -> Result<String, KeyFileError> {
+    let mut random = Zeroizing::new([0_u8; KEY_BYTES + KID_CHARS / 2]);
+    let filled = rand::rngs::OsRng.try_fill_bytes(random.as_mut_slice());
+    filled.map_err(|_| failed(path, KeyFileErrorKind::Random, None))?;
+    let (seal, kid) = random.split_at(KEY_BYTES);
+    let (seal, kid) = (Zeroizing::new(hex::encode(seal)), hex::encode(kid));
+    edit(path, |text| Ok(added(text, &kid, &seal, Timestamp::now())))?;
+    Ok(kid)
+}
+
+/// Makes a key the one that seals. `false`: it did already.
+pub fn promote(path: &Path, kid: &str) -> Result<bool, KeyFileError> {
+    edit(path, |text| promoted(text, kid))
+}
+
+/// Takes a key out; not the one that seals.
+pub fn remove(path: &Path, kid: &str) -> Result<(), KeyFileError> {
+    edit(path, |text| removed(text, kid)).map(drop)
+}
+
+/// Replaces the file, whole or not at all, with its mode and owner. `false`: it stays as it was.
+fn edit(
+    path: &Path,
+    change: impl FnOnce(&str) -> Result<Zeroizing<String>, KeyFileErrorKind>,
+) -> Result<bool, KeyFileError> {
+    let before = read(path)?;
+    parse(&before).map_err(|kind| failed(path, kind, None))?;
+    let after = change(&before).map_err(|kind| failed(path, kind, None))?;
+    parse(&after).map_err(|kind| failed(path, kind, None))?;
+    if *after == *before {
+        return Ok(false);
+    }
+    replace(path, after.as_bytes()).map_err(|error| failed(path, KeyFileErrorKind::Write, Some(error)))?;
+    Ok(true)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Behind a link lies the file that is meant.
+    let path = std::fs::canonicalize(path)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let old = std::fs::metadata(&path)?;
+        let new = file.as_file().metadata()?;
+        // Root may edit the file of the account that the processes run as.
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            std::os::unix::fs::fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+        }
+        file.as_file().set_permissions(old.permissions())?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+fn added(text: &str, kid: &str, seal: &str, made: Timestamp) -> Zeroizing<String> {
+    let gap = if text.ends_with('\n') { "" } else { "\n" };
+    Zeroizing::new(format!("{text}{gap}# made {kid} {made:.0}\nseal {kid} {seal}\n"))
+}
+
+fn promoted(text: &str, kid: &str) -> Result<Zeroizing<String>, KeyFileErrorKind> {
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.iter().position(|line| kid_of(line).is_some());
+    let its = lines.iter().position(|line| kid_of(line) == Some(kid));
+    let (Some(first), Some(its)) = (first, its) else {
+        return Err(KeyFileErrorKind::NoSuchKey);
+    };
+    let mut order = lines.clone();
+    let line = order.remove(its);
+    order.insert(first, line);
+    Ok(joined(&order))
+}
+
+fn removed(text: &str, kid: &str) -> Result<Zeroizing<String>, KeyFileErrorKind> {
+    let kids: Vec<&str> = text.lines().filter_map(kid_of).collect();
+    match kids.iter().position(|known| *known == kid) {
+        None => return Err(KeyFileErrorKind::NoSuchKey),
+        Some(0) => return Err(KeyFileErrorKind::Seals),
+        Some(_) => {}
+    }
+    let is_its = |line: &&str| kid_of(line) == Some(kid) || made_of(line).is_some_and(|(of, _)| of == kid);
+    Ok(joined(&text.lines().filter(|line| !is_its(line)).collect::<Vec<_>>()))
+}
+
+fn joined(lines: &[&str]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::new());
+    for line in lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// The kid of a `seal` line.
+fn kid_of(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| *word == "seal")?;
+    words.next()
+}
+
+/// What a `# made` line says.
+fn made_of(line: &str) -> Option<(&str, Timestamp)> {
+    let mut words = line.trim().strip_prefix('#')?.split_whitespace();
+    words.next().filter(|word| *word == "made")?;
+    Some((words.next()?, words.next()?.parse().ok()?))
 }
 
 /// Reads the key file at `path`, or makes one (mode 600, one random key of each kind) where there is none. Of processes
@@ -130,13 +278,8 @@ pub fn create_if_missing(path: &Path) -> Result<KeyFile, KeyFileError> {
         Err(error) if error.kind == KeyFileErrorKind::Missing => {}
         other => return other,
     }
-    let failed = |kind, source| KeyFileError {
-        path: path.to_owned(),
-        kind,
-        source,
-    };
-    let text = fresh().ok_or_else(|| failed(KeyFileErrorKind::Random, None))?;
-    write_once(path, text.as_bytes()).map_err(|error| failed(KeyFileErrorKind::Write, Some(error)))?;
+    let text = fresh(Timestamp::now()).ok_or_else(|| failed(path, KeyFileErrorKind::Random, None))?;
+    write_once(path, text.as_bytes()).map_err(|error| failed(path, KeyFileErrorKind::Write, Some(error)))?;
     load(path)
 }
 
@@ -190,7 +333,9 @@ fn parse(text: &str) -> Result<KeyFile, KeyFileErrorKind> {
     if seals.is_empty() {
         return Err(KeyFileErrorKind::Incomplete { missing: "seal" });
     }
-    Ok(KeyFile { identity, seals })
+    let made = text.lines().filter_map(made_of);
+    let made = made.map(|(kid, made)| (kid.to_owned(), made)).collect();
+    Ok(KeyFile { identity, seals, made })
 }
 
 fn key(text: &str) -> Result<Key, &'static str> {
@@ -208,7 +353,7 @@ fn key(text: &str) -> Result<Key, &'static str> {
 }
 
 /// A new key file's text. `None` where there is no randomness to be had.
-fn fresh() -> Option<Zeroizing<String>> {
+fn fresh(made: Timestamp) -> Option<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 2 * KEY_BYTES + KID_CHARS / 2]);
     rand::rngs::OsRng.try_fill_bytes(random.as_mut_slice()).ok()?;
     let (identity, rest) = random.split_at(KEY_BYTES);
@@ -217,8 +362,8 @@ fn fresh() -> Option<Zeroizing<String>> {
     let kid = hex::encode(kid);
     Some(Zeroizing::new(format!(
         "# Keys of one snapbridge installation. Keep a copy: without the identity key every account starts anew,\n\
-         # without the sealing keys no stored credential can be read. Newest sealing key first.\n\
-         identity {}\nseal {kid} {}\n",
+         # without the sealing keys no stored credential can be read. The first sealing key seals, all of them open.\n\
+         identity {}\n# made {kid} {made:.0}\nseal {kid} {}\n",
         *identity, *seal
     )))
 }
@@ -345,6 +490,53 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(kids.len(), 1);
+    }
+
+    #[test]
+    fn a_key_is_added_below_promoted_and_taken_out_and_the_rest_stays_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        std::fs::write(&path, format!("# mine\nidentity {A}\n  seal older001 {B}")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let kids = || -> Vec<String> {
+            let seals = load(&path).unwrap().seals;
+            seals.into_iter().map(|seal| seal.kid).collect()
+        };
+        let new = add(&link).unwrap();
+        assert_eq!(kids(), ["older001", &new]);
+        assert!(load(&path).unwrap().made.contains_key(&new));
+        assert_eq!(remove(&link, "older001").unwrap_err().kind, KeyFileErrorKind::Seals);
+        assert_eq!(
+            promote(&link, "nothing1").unwrap_err().kind,
+            KeyFileErrorKind::NoSuchKey
+        );
+        assert!(promote(&link, &new).unwrap());
+        assert!(!promote(&link, &new).unwrap());
+        assert_eq!(kids(), [new.as_str(), "older001"]);
+        remove(&link, "older001").unwrap();
+        assert_eq!(kids(), [new.as_str()]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with(&format!("# mine\nidentity {A}\n")),
+            "the identity stays"
+        );
+        assert!(!text.contains("older001"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_the_same_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        create_if_missing(&path).unwrap();
+        let (_, digest) = load_changed(&path, None).unwrap().unwrap();
+        assert!(load_changed(&path, Some(digest)).unwrap().is_none());
+        let kid = add(&path).unwrap();
+        let (file, _) = load_changed(&path, Some(digest)).unwrap().unwrap();
+        assert_eq!(file.seals[1].kid, kid);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 pub mod keys;
 pub mod lock;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod secrets;
 pub mod settings;
 pub mod stop;

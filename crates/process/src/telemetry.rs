@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::settings::LogFormat;
 
@@ -42,6 +42,24 @@ pub fn init_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
 }
 
+/// The same, and traces beside them.
+#[cfg(feature = "otel")]
+pub fn init_with_traces(format: LogFormat, level: &str, traces: &crate::otel::Traces) -> Result<(), TelemetryError> {
+    let ours = OURS.map(|ours| (ours, tracing::Level::INFO));
+    let layer = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer())
+        .with_location(false)
+        .with_threads(false)
+        .with_filter(tracing_subscriber::filter::Targets::new().with_targets(ours));
+    let colour = std::io::stderr().is_terminal();
+    let lines = lines(format, level, std::io::stderr, colour)?;
+    let subscriber = tracing_subscriber::registry()
+        .with(lines)
+        .with(layer)
+        .with(ExpectedAbsences);
+    tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Subscriber)
+}
+
 /// The same to any writer, for tests that read log lines (`tracing::subscriber::with_default`).
 pub fn subscriber<W>(
     format: LogFormat,
@@ -52,20 +70,69 @@ pub fn subscriber<W>(
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(level).map_err(TelemetryError::Level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(match format {
-        LogFormat::Text => Box::new(builder.with_ansi(colour).finish().with(ExpectedAbsences)),
-        LogFormat::Json => Box::new(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(true)
-                .with_span_list(false)
-                .finish()
-                .with(ExpectedAbsences),
-        ),
-    })
+    let lines = lines(format, level, writer, colour)?;
+    Ok(Box::new(
+        tracing_subscriber::registry().with(lines).with(ExpectedAbsences),
+    ))
+}
+
+/// Log lines as a layer, with the level as its own filter: what else listens has another.
+fn lines<W>(
+    format: LogFormat,
+    level: &str,
+    writer: W,
+    colour: bool,
+) -> Result<impl Layer<Registry> + Send + Sync + use<W>, TelemetryError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(directives(level))
+        .map_err(TelemetryError::Level)?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = match format {
+        LogFormat::Text => layer.with_ansi(colour).boxed(),
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .boxed(),
+    };
+    Ok(layer.with_filter(filter))
+}
+
+/// The project's own crates, as targets of log lines.
+const OURS: [&str; 10] = [
+    "contacts",
+    "crm",
+    "fake_crm",
+    "jobs",
+    "migrations",
+    "process",
+    "snapbridge",
+    "store",
+    "talkdesk",
+    "worker",
+];
+
+/// What a level means: `debug` and `trace` are for our own crates. Other people's are loud there, and some print what crosses
+/// the wire, credentials too; who wants that names them (`trace,hyper=trace`).
+fn directives(level: &str) -> String {
+    let mut all = Vec::new();
+    let mut named = Vec::new();
+    for part in level.split(',').map(str::trim) {
+        match part.to_ascii_lowercase().as_str() {
+            fine @ ("debug" | "trace") => {
+                all.push("info".to_owned());
+                all.extend(OURS.map(|ours| format!("{ours}={fine}")));
+            }
+            _ => named.push(part.to_owned()),
+        }
+    }
+    // Of two directives for one target the later one counts.
+    all.extend(named);
+    all.join(",")
 }
 
 /// Drops lapin's ERROR for each channel that the broker closes with 404. That is how AMQP says that a queue looked at
@@ -235,6 +302,29 @@ mod tests {
         };
         assert_eq!(logged(404), "");
         assert!(logged(406).contains("Channel closed"));
+    }
+
+    #[test]
+    fn a_fine_level_is_for_our_own_crates_unless_others_are_named() {
+        let heard = |level: &str| {
+            logged_by(LogFormat::Text, level, || {
+                tracing::trace!(target: "worker::slice", "ours");
+                tracing::trace!(target: "hyper::proto", "theirs");
+                tracing::info!(target: "hyper::proto", "news");
+            })
+        };
+        for (level, [ours, theirs, news]) in [
+            ("trace", [true, false, true]),
+            ("TRACE,hyper=trace", [true, true, true]),
+            ("worker=info,trace", [false, false, true]),
+            ("debug", [false, false, true]),
+            ("info", [false, false, true]),
+            ("warn,worker=trace", [true, false, false]),
+        ] {
+            let text = heard(level);
+            let said = ["ours", "theirs", "news"].map(|word| text.contains(word));
+            assert_eq!(said, [ours, theirs, news], "{level}: {text}");
+        }
     }
 
     #[test]

@@ -17,8 +17,6 @@ use crate::integrations::Integration;
 use crate::sampling::account_ids;
 use crate::status::span;
 
-/// Accounts whose credentials are put to their CRM by one look.
-const ACCOUNTS: usize = 100;
 /// Longest wait for an answer of the front.
 const DELIVERY: Duration = Duration::from_secs(15);
 
@@ -79,17 +77,18 @@ impl Operate {
                 "`snapbridge dead list`; mend the cause, then redrive them",
             ),
         });
-        let ids = account_ids(&*self.store, ACCOUNTS + 1).await?;
-        for id in ids.iter().take(ACCOUNTS) {
+        let most = self.doctor_accounts;
+        let ids = account_ids(&*self.store, most + 1).await?;
+        for id in ids.iter().take(most) {
             if let Some(account) = accounts::get(&*self.store, id).await? {
                 checks.push(self.credentials(&account).await?);
             }
         }
-        if ids.len() > ACCOUNTS {
-            let seen = format!("the first {ACCOUNTS} were looked at, and there are more");
+        if ids.len() > most {
+            let seen = format!("the first {most} were looked at (ops.doctor_accounts), and there are more");
             checks.push(Check::ok("accounts", seen));
         }
-        let detail = format!("{} accounts", ids.len().min(ACCOUNTS));
+        let detail = format!("{} accounts", ids.len().min(most));
         self.note(who, "doctor", "credentials", &detail).await?;
         Ok(Examined {
             id: self.worker.keys.installation(),

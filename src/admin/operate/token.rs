@@ -95,8 +95,9 @@ impl Operate {
         let Some(key) = key_of(text) else {
             return bad(foreign.into());
         };
-        if !keys.kids().contains(&key) {
-            let kids = keys.kids().join(", ");
+        let kids = keys.kids();
+        if !kids.iter().any(|kid| kid == key) {
+            let kids = kids.join(", ");
             return bad(format!(
                 "it says that key `{key}` sealed it, and the key file has: {kids}"
             ));

@@ -112,20 +112,20 @@ fn integrations(settings: &Settings, folder: &Path) -> Check {
 
 /// Never makes a key file; that is for the roles.
 fn keys(settings: &Settings, defaults: &Defaults) -> (Check, Option<String>) {
-    let path = match (&settings.keys.file, defaults) {
-        (Some(path), _) => path.clone(),
-        (None, Defaults::Embedded(data)) => data.join("keys"),
-        (None, Defaults::Distributed) => {
-            let advice = "`snapbridge keys new FILE` once, and the same file for every front and worker";
-            return (Check::error("key file", "keys.file is not set", advice), None);
-        }
+    let Ok(path) = defaults.key_file(settings) else {
+        let advice = "`snapbridge keys new FILE` once, and the same file for every front and worker";
+        return (Check::error("key file", "keys.file is not set", advice), None);
     };
     let advice = "it must be there, belong to the bridge, and be closed to others (chmod 600)";
     match process::keys::load(&path) {
         Ok(file) => {
             let kids: Vec<String> = file.seals.iter().map(|seal| seal.kid.clone()).collect();
-            let seen = format!("{}, sealing with {}", path.display(), kids.join(", "));
-            match crate::wiring::keys(file) {
+            let (seals, others) = (kids.first().map_or("-", String::as_str), kids.len().saturating_sub(1));
+            let seen = match others {
+                0 => format!("{}, sealing with {seals}", path.display()),
+                _ => format!("{}, sealing with {seals}, opening with {} more", path.display(), others),
+            };
+            match crate::keyring::derived(file) {
                 Ok(keys) => (Check::ok("key file", seen), Some(keys.installation())),
                 Err(error) => (Check::error("key file", process::chain(error.as_ref()), advice), None),
             }

@@ -50,7 +50,7 @@ impl Rig {
         let keys = process::keys::create_if_missing(&folder.path().join("keys")).expect("a key file");
         Rig {
             crm: Crm::start(contacts).await,
-            keys: snapbridge::wiring::keys(keys).expect("keys"),
+            keys: snapbridge::keyring::derived(keys).expect("keys"),
             folder,
             store_url: store_url.to_owned(),
             queue_url: queue_url.to_owned(),

@@ -100,5 +100,6 @@ fn job(lane: Lane) -> Job {
         lane,
         attempt: 1,
         at,
+        trace: None,
     }
 }

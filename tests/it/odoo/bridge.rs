@@ -114,7 +114,7 @@ impl Bridge {
     /// The webhook URL of an integration's account, with its secret: what `webhook.subscribe` has people enter in Odoo.
     pub fn hook(&self, integration: &str) -> String {
         let file = process::keys::load(Path::new(&self.path("keys"))).expect("the key file");
-        let keys = snapbridge::wiring::keys(file).expect("keys");
+        let keys = snapbridge::keyring::derived(file).expect("keys");
         let account = self.accounts(integration)[0]["id"]
             .as_str()
             .and_then(|id| id.parse().ok())

@@ -16,7 +16,7 @@ use crate::harness::*;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// As if Talkdesk had been silent for so long.
-async fn silent_for(bridge: &Bridge, account: &AccountId, silence: Duration) {
+pub async fn silent_for(bridge: &Bridge, account: &AccountId, silence: Duration) {
     let at = SystemClock.now().minus(silence);
     let key = DocKey::of_account(DocKind::Account, account);
     docs::update(&*bridge.store, &key, |known: Option<Account>| {
@@ -281,6 +281,77 @@ on_both!(
         until("it is back", has).await;
         let audit = admin(&bridge).get("/api/audit").await;
         assert!(audit.to_string().contains("asked for by the customer"), "{audit}");
+        bridge.stop().await;
+    }
+);
+
+on_both!(
+    a_contact_that_is_erased_during_a_slice_is_out_when_it_ends,
+    |backend| async move {
+        let crm = Crm::start(20).await;
+        // The slice outlasts the operator's patience, as a call of it may take longer.
+        let more = tokens("refresh.poll = \"1h\"\ncrm.read_timeout = \"1m\"");
+        let bridge = Bridge::start(backend, &crm, &more).await;
+        let account = bridge.build().await;
+        let path = format!("/api/accounts/{account}");
+        let body = |contact: &str| json!({"contact": contact, "reason": "asked for"});
+        let hang = |on: bool| {
+            crm.crm.knobs("demo", |knobs| {
+                knobs.frozen = on;
+                knobs.fault_ops = vec![fake_crm::Op::List, fake_crm::Op::Changes];
+            });
+        };
+        let ended = || async { crm.crm.stats("demo").in_flight == 0 };
+        let removed = |id: &'static str| {
+            let bridge = &bridge;
+            async move { !bridge.run(None).await.ids().contains(id) }
+        };
+        // The page in hand holds a new version of it, and the slice has not heard of the erasure.
+        for (contact, waited) in [("7", true), ("8", false)] {
+            nothing_runs(&bridge, &account).await;
+            crm.crm.control(Control::edit("demo", Change::ids([7, 8]))).done();
+            hang(true);
+            admin(&bridge).post(&format!("{path}/full")).await;
+            until("a page is in hand", || async { crm.crm.stats("demo").in_flight > 0 }).await;
+            let erase = async {
+                let ask = admin(&bridge);
+                ask.ask(Method::POST, &format!("{path}/erase"), Some(body(contact)))
+                    .await
+            };
+            let (status, said) = match waited {
+                true => {
+                    let noted = async {
+                        until("the erasure is noted", || async {
+                            let erased = contacts::erased::load(&*bridge.store, &account).await.expect("a store");
+                            erased.since(&bridge.keys, &account, contact).is_some()
+                        })
+                        .await;
+                        hang(false);
+                    };
+                    tokio::join!(erase, noted).0
+                }
+                false => erase.await,
+            };
+            hang(false);
+            let expected = if waited { 200 } else { 409 };
+            assert_eq!(status, expected, "{said}");
+            if !waited {
+                // Nobody waits any more: it is given again, as the answer says.
+                assert!(said["message"].as_str().expect("words").contains("Try again"), "{said}");
+                until("the slice is over", ended).await;
+                let again = || async {
+                    let ask = admin(&bridge);
+                    ask.ask(Method::POST, &format!("{path}/erase"), Some(body(contact)))
+                        .await
+                        .0
+                        == 200
+                };
+                until("it is erased", again).await;
+            }
+            assert!(removed(contact).await, "{contact} is out");
+            nothing_runs(&bridge, &account).await;
+            assert!(removed(contact).await, "{contact} stays out");
+        }
         bridge.stop().await;
     }
 );

@@ -2,16 +2,18 @@
 
 mod agents;
 mod budget;
+mod canaries;
 mod crash_points;
 mod fencing;
 mod kills;
+mod rotation;
 mod stopping;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,24 +41,24 @@ pub struct Site {
 }
 
 impl Site {
-    /// `more`: settings as TOML. `files`: further files beside the settings, by name.
+    /// `more`: settings as TOML; without another `log.format`, processes log JSON. `files`: further files beside the settings, by
+    /// name.
     pub fn new(backend: Backend, crm: &Crm, more: &str, files: &[(&str, &str)]) -> Site {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let namespace = format!("it{:010x}", rand::random::<u64>() >> 24);
-        let text = settings_text(
-            backend,
-            &crm.url,
-            dir.path(),
-            &namespace,
-            &format!("log.format = \"json\"\n{more}"),
-        );
+        let format = if more.contains("log.format") {
+            ""
+        } else {
+            "log.format = \"json\"\n"
+        };
+        let text = settings_text(backend, &crm.url, dir.path(), &namespace, &format!("{format}{more}"));
         std::fs::write(dir.path().join("snapbridge.toml"), text).expect("a settings file");
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).expect("a file");
         }
         let key_file = dir.path().join("keys");
         let keys = process::keys::create_if_missing(&key_file).expect("a key file");
-        let keys = snapbridge::wiring::keys(keys).expect("keys");
+        let keys = snapbridge::keyring::derived(keys).expect("keys");
         let site = Site {
             backend,
             keys,
@@ -87,6 +89,20 @@ impl Site {
         }
         command.env_remove("CRASH_POINT").stdin(Stdio::null());
         command
+    }
+
+    /// Runs a command to its end; what it printed, or what it complained of.
+    pub fn tried(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.command(arguments).output().expect("the binary runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     fn data(&self) -> PathBuf {
@@ -124,15 +140,20 @@ impl Site {
             command.env("CRASH_POINT", point);
         }
         let mut child = command
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
         let heard = Arc::<Mutex<Heard>>::default();
         let stderr = child.stderr.take().expect("its stderr");
+        let stdout = child.stdout.take().expect("its stdout");
         std::thread::spawn({
             let heard = heard.clone();
             move || listen(stderr, &heard)
+        });
+        std::thread::spawn({
+            let heard = heard.clone();
+            move || listen(stdout, &heard)
         });
         Process {
             child,
@@ -272,7 +293,7 @@ async fn delete(namespace: &str) {
     }
 }
 
-/// What a process has said on stderr.
+/// What a process has said on stdout and stderr.
 #[derive(Default)]
 struct Heard {
     url: Option<String>,
@@ -280,14 +301,23 @@ struct Heard {
     lines: Vec<String>,
 }
 
-fn listen(stderr: ChildStderr, heard: &Mutex<Heard>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+fn listen(output: impl Read, heard: &Mutex<Heard>) {
+    let mut output = BufReader::new(output);
+    let mut bytes = Vec::new();
+    while output.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+        let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        bytes.clear();
         let said: Value = serde_json::from_str(&line).unwrap_or_default();
-        let address = said["address"].as_str().map(|address| format!("http://{address}"));
+        // In text the address stands behind the message.
+        let word = line.split_once("address=").and_then(|(_, rest)| rest.split(' ').next());
+        let address = said["address"]
+            .as_str()
+            .or(word)
+            .map(|address| format!("http://{address}"));
         let mut heard = heard.lock();
-        match said["message"].as_str() {
-            Some("serving Talkdesk and webhooks") => heard.url = address,
-            Some("serving health and metrics") => heard.admin = address,
+        match address {
+            Some(_) if line.contains("serving Talkdesk and webhooks") => heard.url = address,
+            Some(_) if line.contains("serving health and metrics") => heard.admin = address,
             _ => {}
         }
         heard.lines.push(line);
@@ -305,6 +335,11 @@ impl Process {
     fn listens(&self) -> bool {
         let heard = self.heard.lock();
         heard.admin.is_some() && (heard.url.is_some() || self.role == "worker")
+    }
+
+    /// Where operators call.
+    pub fn admin(&self) -> String {
+        self.heard.lock().admin.clone().unwrap_or_default()
     }
 
     /// Where Talkdesk calls.
@@ -327,6 +362,11 @@ impl Process {
             self.child.id(),
             heard.lines[from..].join("\n")
         )
+    }
+
+    /// All it has said.
+    pub fn emitted(&self) -> String {
+        self.heard.lock().lines.join("\n")
     }
 
     pub fn has_said(&self, words: &str) -> bool {

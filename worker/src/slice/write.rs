@@ -5,6 +5,7 @@ use contacts::keys::Keys;
 use contacts::ports::{Commit, HeadChange};
 use contacts::record::{self, Removal, Row};
 use contacts::{AccountId, Micros, Stream};
+use tracing::Instrument;
 
 use super::{Slice, SliceResult};
 use crate::crash;
@@ -105,6 +106,9 @@ impl Slice<'_> {
         change.watermark = change.watermark.map(|watermark| watermark.max(self.head.watermark));
         self.head.watermark = change.watermark.unwrap_or(self.head.watermark);
         let size = self.deps.policy.commit_rows.max(1);
+        if !batch.rows.is_empty() || !batch.removals.is_empty() {
+            self.progress.trace = crate::trace::current();
+        }
         let (mut rows, mut removals) = (batch.rows.into_iter(), batch.removals.into_iter());
         let mut news = 0;
         crash::point("before_write");
@@ -128,7 +132,16 @@ impl Slice<'_> {
                 removals: gone,
                 head,
             };
-            let done = self.deps.store.commit(&self.account.id, self.stream, &commit).await?;
+            let done = self
+                .deps
+                .store
+                .commit(&self.account.id, self.stream, &commit)
+                .instrument(tracing::info_span!(
+                    "commit",
+                    rows = commit.rows.len(),
+                    removals = commit.removals.len()
+                ))
+                .await?;
             self.tally.committed(&done);
             news += u64::from(done.written);
             let counter = match self.stream {

@@ -66,6 +66,7 @@ impl Front {
             route: None,
             called: now,
             verified: now,
+            tokens: Default::default(),
         }
     }
 

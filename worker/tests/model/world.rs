@@ -65,6 +65,7 @@ pub fn short_policy() -> Policy {
             suspend: Duration::MAX,
             drop: Duration::MAX,
         },
+        walk: 50,
         audit: 50,
     }
 }

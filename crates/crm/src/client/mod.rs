@@ -23,6 +23,7 @@ use contacts::{Clock, ErrorKind, Micros};
 use jiff::tz::TimeZone;
 use minijinja::Value;
 use secrecy::SecretString;
+use tracing::Instrument;
 use url::Url;
 
 use crate::connector::Connector;
@@ -319,7 +320,9 @@ impl Client {
         let mut names = self.names(session);
         let (called, method) = (prepared.url.clone(), prepared.method.clone());
         let asked_at = self.clock.now();
-        let sent = self.http.send(prepared).await;
+        let span = tracing::info_span!("crm_call", operation = %call.operation, status = tracing::field::Empty);
+        let sent = self.http.send(prepared).instrument(span.clone()).await;
+        span.record("status", sent.as_ref().ok().map(|reply| reply.status));
         if let Some(watch) = &self.watch {
             watch(Sent {
                 operation: call.operation,

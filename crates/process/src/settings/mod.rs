@@ -22,7 +22,7 @@ pub use problem::{Place, Problem};
 pub use sections::{
     Accounts, Actions, AuthType, Cold, ColdAnswer, Credentials, Crm, DateForm, Dealer, FieldOwner, Http, HttpTls,
     Integration, IntegrationKind, Interactions, Keys, Log, LogFormat, Ops, Page, Queue, Rabbitmq, Redis, Refresh,
-    Retry, Store, Subscribe, UpdateAuth, Webhook, Worker,
+    Retry, Store, Subscribe, Telemetry, UpdateAuth, Webhook, Worker,
 };
 pub use source::{DEFAULT_FILE, FILE_VARIABLE, FileText, PREFIX, Source, TOKEN_VARIABLE};
 
@@ -120,6 +120,7 @@ settings! {
     rabbitmq: Rabbitmq,
     ops: Ops,
     log: Log,
+    telemetry: Telemetry,
 }
 
 impl Settings {

@@ -85,6 +85,11 @@ section! {
     Keys {
         /// File with the identity key and the sealing keys. Each role says what it takes where nothing is set.
         file: Option<PathBuf> = "";
+        /// Time between two looks at the file; a changed one is taken on while the process runs. One that cannot be used leaves
+        /// the old keys in place.
+        reload: Duration = "10s" in "10ms"..="1h";
+        /// Time since the last token of a sealing key was met before `keys drop` lets it go, as offsets live for 7 days.
+        token_grace: Duration = "7days" in "0s"..="365days";
     }
 }
 
@@ -130,6 +135,8 @@ section! {
         suspend_after: Duration = "30days" in "1ms"..="3650days";
         /// Silence of Talkdesk after which all data of a suspended account is dropped.
         drop_after: Duration = "90days" in "1ms"..="3650days";
+        /// Accounts that one sweep of a worker looks at for both, and to seal anew what an old key sealed.
+        walk: usize = "50" in "1"..="10000";
     }
 }
 
@@ -349,6 +356,8 @@ section! {
         forget_wait: Duration = "10s" in "0s"..="1m";
         /// Time for which a webhook that `doctor` tries is followed: half of it to its job, half of it to the job's end.
         try_wait: Duration = "1m" in "1s"..="80s";
+        /// Accounts whose credentials one `doctor` puts to their CRM.
+        doctor_accounts: usize = "100" in "0"..="100000";
     }
 }
 
@@ -357,8 +366,24 @@ section! {
     Log {
         /// `text` or `json`.
         format: LogFormat = "text";
-        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,worker=debug`.
+        /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,worker=debug`. `debug` and `trace` are for the
+        /// bridge's own lines; libraries that are named (`info,hyper=trace`) may print credentials as they cross the wire.
         level: String = "info";
+    }
+}
+
+section! {
+    /// Traces, in builds with the feature `otel`: one from a webhook over its job and the calls to the CRM to the commit, linked from
+    /// the page that serves it.
+    Telemetry {
+        /// OTLP collector that takes HTTP with protobuf, say `http://127.0.0.1:4318`; `/v1/traces` is added. Without it, none.
+        otlp_endpoint: Option<Url> = "";
+        /// Time that the collector has for an answer.
+        otlp_timeout: Duration = "5s" in "10ms"..="1m";
+        /// Share of the traces that are kept.
+        sample: f64 = "1" in "0"..="1";
+        /// What the traces call this installation.
+        service: String = "snapbridge";
     }
 }
 

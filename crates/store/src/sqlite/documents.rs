@@ -23,7 +23,8 @@ fn file_of(kind: DocKind) -> File {
         | DocKind::Subscription
         | DocKind::Erased
         | DocKind::Inbox
-        | DocKind::Link => File::Store,
+        | DocKind::Link
+        | DocKind::Keyring => File::Store,
     }
 }
 

@@ -4,6 +4,7 @@ mod documents;
 mod inbox;
 mod marks;
 mod reading;
+mod rotation;
 mod writing;
 
 use std::sync::Arc;
@@ -68,6 +69,9 @@ behaviours![
     inbox::what_was_replaced_meanwhile_is_not_settled,
     inbox::invariant_12_payloads_lie_sealed_for_their_account_alone,
     inbox::a_forgotten_inbox_is_empty_and_due_for_nobody,
+    rotation::what_an_old_key_sealed_is_sealed_anew_and_opens_without_it,
+    rotation::what_no_key_opens_stays_as_it_is_and_shows,
+    rotation::accounts_that_were_called_for_before_tokens_were_noted_are_unknown,
 ];
 
 /// The machine's time now.
