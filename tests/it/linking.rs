@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::*;
 
-const ADMIN: &str = "canary-ops-token-of-linking-scenes";
-const SECRET: &str = "canary-dealer-secret-0001";
+pub const ADMIN: &str = "canary-ops-token-of-linking-scenes";
+pub const SECRET: &str = "canary-dealer-secret-0001";
 const HOOK_SECRET: &str = "canary-hook-secret";
 
 /// Both systems, in one fake: the accounts `dms` and `chat`.

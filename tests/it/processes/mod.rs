@@ -5,6 +5,7 @@ mod budget;
 mod crash_points;
 mod fencing;
 mod kills;
+mod linking;
 mod stopping;
 
 use std::collections::BTreeSet;
@@ -41,16 +42,27 @@ pub struct Site {
 impl Site {
     /// `more`: settings as TOML. `files`: further files beside the settings, by name.
     pub fn new(backend: Backend, crm: &Crm, more: &str, files: &[(&str, &str)]) -> Site {
+        Site::edited(backend, &crm.url, more, files, |text| text)
+    }
+
+    /// `edit`: has the last word about the settings.
+    pub fn edited(
+        backend: Backend,
+        crm: &str,
+        more: &str,
+        files: &[(&str, &str)],
+        edit: impl FnOnce(String) -> String,
+    ) -> Site {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let namespace = format!("it{:010x}", rand::random::<u64>() >> 24);
         let text = settings_text(
             backend,
-            &crm.url,
+            crm,
             dir.path(),
             &namespace,
             &format!("log.format = \"json\"\n{more}"),
         );
-        std::fs::write(dir.path().join("snapbridge.toml"), text).expect("a settings file");
+        std::fs::write(dir.path().join("snapbridge.toml"), edit(text)).expect("a settings file");
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).expect("a file");
         }
@@ -305,6 +317,11 @@ impl Process {
     fn listens(&self) -> bool {
         let heard = self.heard.lock();
         heard.admin.is_some() && (heard.url.is_some() || self.role == "worker")
+    }
+
+    /// Where operators call.
+    pub fn admin(&self) -> String {
+        self.heard.lock().admin.clone().unwrap_or_default()
     }
 
     /// Where Talkdesk calls.
