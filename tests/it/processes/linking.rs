@@ -1,6 +1,11 @@
 //! Contact linking by the real binary, killed in the middle: whoever dies, each two records of a person show each other once.
 
 mod points;
+mod proof;
+
+use std::collections::BTreeMap;
+
+use fake_crm::{Change, Control, Fields, Profile};
 
 use super::crash_points::{Running, compiled};
 use super::*;
@@ -74,4 +79,19 @@ impl Dealer {
         let reports: Value = answer.json().await.expect("JSON");
         reports[0].clone()
     }
+}
+
+/// Where the conversation of a person is, and its id.
+fn conversation(id: u64) -> (String, String) {
+    let id = Profile::Web1on1
+        .conversation_id(&id.to_string())
+        .expect("a conversation");
+    (format!("https://app.example/conversations/{id}"), id)
+}
+
+/// The people of a system, by number.
+fn people(sides: &Sides, account: &str) -> BTreeMap<u64, Value> {
+    let rows = sides.crm.truth(account).into_iter();
+    rows.map(|row| (row.id.parse().expect("a number"), json!(row)))
+        .collect()
 }
