@@ -110,7 +110,7 @@ impl Defaults {
     }
 
     /// The key file's keys; only the embedded roles make one, so that two machines never end up with two identities.
-    fn keys(&self, path: &Path) -> anyhow::Result<KeyFile> {
+    pub fn keys(&self, path: &Path) -> anyhow::Result<KeyFile> {
         Ok(match self {
             Defaults::Distributed => process::keys::load(path)?,
             Defaults::Embedded(_) => process::keys::create_if_missing(path)?,

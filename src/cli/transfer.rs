@@ -14,7 +14,8 @@ use process::lock::FolderLock;
 use process::settings::Settings;
 
 use super::{Failure, print, settings};
-use crate::wiring::{self, Defaults, Parts};
+use crate::keyring;
+use crate::wiring::{Defaults, Parts};
 
 /// Where the store is; the embedded one is locked, as what changed while it was read would be left behind.
 fn place(settings: &Settings, data: PathBuf) -> anyhow::Result<(Defaults, Option<FolderLock>)> {
@@ -28,7 +29,7 @@ fn place(settings: &Settings, data: PathBuf) -> anyhow::Result<(Defaults, Option
 pub async fn export(config: Option<&Path>, file: &Path, data: PathBuf) -> Result<(), Failure> {
     let (settings, _) = settings(config)?;
     let (defaults, _lock) = place(&settings, data)?;
-    let keys = wiring::keys(defaults.keys(&settings)?)?;
+    let keys = keyring::derived(defaults.keys(&defaults.key_file(&settings)?)?)?;
     let clock = Arc::new(SystemClock);
     let (store, _) = super::manage::open(&settings, &defaults, clock.clone()).await?;
     // Sealed credentials and names of accounts: nobody else's to read. A file that is there may be the only copy.

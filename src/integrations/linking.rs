@@ -241,6 +241,7 @@ impl Linking {
             budget: keys.budget_scope(connector, &dealer.organization),
             user_budget: None,
             dealer: Some(dealer.name.clone()),
+            tokens: Default::default(),
             created: now,
             credentials: Sealed::seal(keys, &dealer.account, &BTreeMap::new()),
             fingerprint: keys.fingerprint(&format!("dealer|{}", self.name), &digest.finalize()),

@@ -480,9 +480,14 @@ pub fn load(text: &str) -> Settings {
 
 /// Waits for a condition; fails with its name.
 pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    until_within(PATIENCE, what, holds).await;
+}
+
+/// For what takes longer than [`PATIENCE`] on a busy machine.
+pub async fn until_within<F: Future<Output = bool>>(patience: Duration, what: &str, holds: impl Fn() -> F) {
     let began = Instant::now();
     while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "did not happen within {PATIENCE:?}: {what}");
+        assert!(began.elapsed() < patience, "did not happen within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

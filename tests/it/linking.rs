@@ -3,8 +3,12 @@
 mod door;
 mod scenes;
 
+use std::time::Duration;
+
 use contacts::{AccountId, accounts};
-use fake_crm::{AccountOptions, Change, Control, FakeCrm, Fields, Options, Profile, Row, UpdateContact, Webhook};
+use fake_crm::{
+    AccountOptions, Change, Control, FakeCrm, Fields, Options, Profile, RateLimit, Row, UpdateContact, Webhook,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use snapbridge::sampling::account_ids;
@@ -13,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::*;
 
-const ADMIN: &str = "canary-ops-token-of-linking-scenes";
-const SECRET: &str = "canary-dealer-secret-0001";
+pub const ADMIN: &str = "canary-ops-token-of-linking-scenes";
+pub const SECRET: &str = "canary-dealer-secret-0001";
 const HOOK_SECRET: &str = "canary-hook-secret";
 
 /// Both systems, in one fake: the accounts `dms` and `chat`.
@@ -23,11 +27,26 @@ pub struct Sides {
     pub url: String,
     /// Holds the connector of Web1on1.
     folder: tempfile::TempDir,
+    /// As the settings and the connector say it.
+    per_second: u32,
     _served: Crm,
 }
 
 impl Sides {
     pub async fn start(contacts: usize) -> Sides {
+        Sides::set_up(contacts, 1_000, None).await
+    }
+
+    /// Both systems count calls, and refuse those beyond this many in a second.
+    pub async fn limited(contacts: usize, per_second: u32) -> Sides {
+        let limit = RateLimit {
+            max: per_second,
+            window: Duration::from_secs(1),
+        };
+        Sides::set_up(contacts, per_second, Some(limit)).await
+    }
+
+    async fn set_up(contacts: usize, per_second: u32, limit: Option<RateLimit>) -> Sides {
         let account = |name: &str, profile, like: Option<&str>| AccountOptions {
             name: name.to_owned(),
             profile,
@@ -35,7 +54,7 @@ impl Sides {
             token: format!("{name}-token"),
             contacts,
             users: 3,
-            limit: None,
+            limit,
             ..AccountOptions::default()
         };
         let crm = FakeCrm::new(Options {
@@ -46,7 +65,7 @@ impl Sides {
             ],
         });
         crm.knobs("chat", |knobs| {
-            knobs.limits.insert("second".to_owned(), None);
+            knobs.limits.insert("second".to_owned(), limit);
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -58,12 +77,13 @@ impl Sides {
         let patient = "max    = 20\n";
         assert!(shipped.contains(patient));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let fast = shipped.replace(patient, "max    = 1000\n");
+        let fast = shipped.replace(patient, &format!("max    = {per_second}\n"));
         std::fs::write(folder.path().join("web1on1.toml"), fast).expect("a connector file");
         Sides {
             crm,
             url,
             folder,
+            per_second,
             _served: served,
         }
     }
@@ -135,7 +155,7 @@ impl Sides {
 
     /// `more`: further settings as TOML, dotted keys.
     pub fn settings(&self, more: &str) -> String {
-        let (url, organization) = (&self.url, self.organization());
+        let (url, organization, per_second) = (&self.url, self.organization(), self.per_second);
         let connector = self.folder.path().join("web1on1.toml");
         let connector = connector.display();
         format!(
@@ -145,7 +165,7 @@ impl Sides {
              integrations.dealers.credentials.bot_token = \"chat-token\"\n\
              integrations.dealers.app.webhook_secret = \"{HOOK_SECRET}\"\n\
              integrations.dealers.dms = \"demo\"\nintegrations.dealers.dms_hosts = [\"{url}\"]\n\
-             integrations.dealers.dms_connection.site = \"{url}\"\nintegrations.dealers.dms_connection.per_second = \"1000\"\n\
+             integrations.dealers.dms_connection.site = \"{url}\"\nintegrations.dealers.dms_connection.per_second = \"{per_second}\"\n\
              integrations.dealers.dms_url = \"https://dms.example/customer/{{id}}/\"\n\
              integrations.dealers.web1on1_url = \"https://app.example/conversations/{{conversation}}\"\n\
              dealers.oslo.integration = \"dealers\"\ndealers.oslo.organization = \"{organization}\"\n\

@@ -226,6 +226,7 @@ mod tests {
             budget: "b".into(),
             user_budget: None,
             dealer: None,
+            tokens: Default::default(),
             created: Micros::from_secs(created),
             credentials: if wiped { Sealed::none() } else { sealed },
             fingerprint: Fingerprint(format!("f{verified}")),

@@ -237,6 +237,8 @@ fn registered(keys: &Keys, org: &str, route: Option<&str>) -> Account {
         connector: "demo".into(),
         budget: "b".into(),
         user_budget: None,
+        dealer: None,
+        tokens: Default::default(),
         created: Micros::from_secs(1),
         fingerprint: Fingerprint(format!("of {org}")),
         learned: BTreeMap::from([("org".to_owned(), json!(org))]),
@@ -250,7 +252,7 @@ fn registered(keys: &Keys, org: &str, route: Option<&str>) -> Account {
 async fn a_store_that_takes_in_an_export_would_export_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let keys = process::keys::create_if_missing(&folder.path().join("keys")).expect("a key file");
-    let keys = snapbridge::wiring::keys(keys).expect("keys");
+    let keys = snapbridge::keyring::derived(keys).expect("keys");
     let [old, new] = [(); 2].map(|()| store::MemoryStore::new());
     let times = WorkTimes::default();
     let now = Micros::from_secs(100);

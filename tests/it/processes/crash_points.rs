@@ -48,7 +48,7 @@ async fn embedded() {
 /// Crash points are compiled in with a feature only. Without it the tests are skipped, loudly; with
 /// `REQUIRE_SERVICES=1` they fail.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn compiled() -> bool {
+pub fn compiled() -> bool {
     let compiled = cfg!(feature = "crash-points");
     if !compiled {
         let required = std::env::var("REQUIRE_SERVICES").as_deref() == Ok("1");
@@ -62,14 +62,14 @@ fn compiled() -> bool {
 }
 
 /// The processes of one installation.
-struct Running {
-    front: Process,
+pub struct Running {
+    pub front: Process,
     /// `None`: the front does the work, too.
-    worker: Option<Process>,
+    pub worker: Option<Process>,
 }
 
 impl Running {
-    async fn start(site: &Site) -> Running {
+    pub async fn start(site: &Site) -> Running {
         match site.backend {
             Backend::Embedded => Running {
                 front: site.start("up").await,
@@ -86,7 +86,7 @@ impl Running {
     }
 
     /// Starts with one process that will crash; the front is waited for where it can be.
-    async fn start_to_crash(site: &Site, point: &str, role: &str) -> Running {
+    pub async fn start_to_crash(site: &Site, point: &str, role: &str) -> Running {
         let at = |of: &str| (of == role).then_some(point);
         let running = match site.backend {
             Backend::Embedded => Running {
@@ -111,7 +111,7 @@ impl Running {
     }
 
     /// Waits until the process that carries the point has crashed, then ends the other, too.
-    async fn crash(mut self, role: &str, when: &str) {
+    pub async fn crash(mut self, role: &str, when: &str) {
         let began = Instant::now();
         loop {
             let carrier = match &mut self.worker {
@@ -130,7 +130,7 @@ impl Running {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         format!(
             "{}\n{}",
             self.front.log(),

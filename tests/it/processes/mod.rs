@@ -6,6 +6,7 @@ mod canaries;
 mod crash_points;
 mod fencing;
 mod kills;
+mod linking;
 mod rotation;
 mod stopping;
 
@@ -44,6 +45,17 @@ impl Site {
     /// `more`: settings as TOML; without another `log.format`, processes log JSON. `files`: further files beside the settings, by
     /// name.
     pub fn new(backend: Backend, crm: &Crm, more: &str, files: &[(&str, &str)]) -> Site {
+        Site::edited(backend, &crm.url, more, files, |text| text)
+    }
+
+    /// `edit`: has the last word about the settings.
+    pub fn edited(
+        backend: Backend,
+        crm: &str,
+        more: &str,
+        files: &[(&str, &str)],
+        edit: impl FnOnce(String) -> String,
+    ) -> Site {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let namespace = format!("it{:010x}", rand::random::<u64>() >> 24);
         let format = if more.contains("log.format") {
@@ -51,8 +63,8 @@ impl Site {
         } else {
             "log.format = \"json\"\n"
         };
-        let text = settings_text(backend, &crm.url, dir.path(), &namespace, &format!("{format}{more}"));
-        std::fs::write(dir.path().join("snapbridge.toml"), text).expect("a settings file");
+        let text = settings_text(backend, crm, dir.path(), &namespace, &format!("{format}{more}"));
+        std::fs::write(dir.path().join("snapbridge.toml"), edit(text)).expect("a settings file");
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).expect("a file");
         }
@@ -345,11 +357,6 @@ impl Process {
     /// Where Talkdesk calls.
     pub fn url(&self) -> String {
         self.heard.lock().url.clone().unwrap_or_default()
-    }
-
-    /// Its admin listener.
-    pub fn admin(&self) -> String {
-        self.heard.lock().admin.clone().unwrap_or_default()
     }
 
     /// The last lines of its log.
