@@ -104,24 +104,16 @@ pub async fn run(config: Option<&Path>, command: Keys) -> Result<(), Failure> {
         }
         Keys::Rotate { kid, change } => {
             let file = change.key_file(config)?;
-            let known = process::keys::load(&file).map_err(anyhow::Error::from)?;
-            let kids: Vec<&str> = known.seals.iter().map(|seal| seal.kid.as_str()).collect();
+            let kids = kids(&file)?;
             let kid = match &kid {
                 Some(kid) => kid.as_str(),
-                None if kids.len() > 1 => kids[kids.len() - 1],
+                None if kids.len() > 1 => kids[kids.len() - 1].as_str(),
                 None => {
                     let why = format!("{} has one sealing key: `snapbridge keys add` first", file.display());
                     return Err(Failure::Usage(vec![why]));
                 }
             };
-            if !kids.contains(&kid) {
-                let why = format!(
-                    "{} has no sealing key {kid}; it has {}",
-                    file.display(),
-                    kids.join(", ")
-                );
-                return Err(Failure::Usage(vec![why]));
-            }
+            is_listed(&file, &kids, kid)?;
             change.ask(config, "rotate", kid).await?;
             match process::keys::promote(&file, kid).map_err(anyhow::Error::from)? {
                 true => print(&format!(
@@ -134,12 +126,39 @@ pub async fn run(config: Option<&Path>, command: Keys) -> Result<(), Failure> {
         }
         Keys::Drop { kid, change } => {
             let file = change.key_file(config)?;
+            let kids = kids(&file)?;
+            is_listed(&file, &kids, &kid)?;
+            if kids.first() == Some(&kid) {
+                let why = format!(
+                    "{kid} seals in {}; `snapbridge keys rotate` to another one first",
+                    file.display()
+                );
+                return Err(Failure::Usage(vec![why]));
+            }
             change.ask(config, "drop", &kid).await?;
             process::keys::remove(&file, &kid).map_err(anyhow::Error::from)?;
             print(&format!("{kid} is out of {}; keep no copy of it", file.display()));
             Ok(())
         }
     }
+}
+
+/// The sealing keys of a file; the first one seals.
+fn kids(file: &Path) -> Result<Vec<String>, Failure> {
+    let known = process::keys::load(file).map_err(anyhow::Error::from)?;
+    Ok(known.seals.into_iter().map(|seal| seal.kid).collect())
+}
+
+fn is_listed(file: &Path, kids: &[String], kid: &str) -> Result<(), Failure> {
+    if kids.iter().any(|known| known == kid) {
+        return Ok(());
+    }
+    let why = format!(
+        "{} has no sealing key {kid}; it has {}",
+        file.display(),
+        kids.join(", ")
+    );
+    Err(Failure::Usage(vec![why]))
 }
 
 impl Change {

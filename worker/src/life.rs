@@ -36,15 +36,13 @@ impl Walk {
     /// Looks at the next accounts; begins anew when it has met all.
     pub async fn go_on(&mut self, deps: &Deps) -> Result<(), RequestError> {
         let mut left = deps.policy.walk;
-        let reseals = may_reseal(deps).await?;
+        let to = reseals_to(deps).await?;
         while left > 0 {
             let Some(shard) = self.shards.last().copied() else {
                 let mut resealed = std::mem::take(self).resealed;
-                if reseals {
-                    resealed.add(rotation::reseal_payloads(&*deps.store, &deps.keys).await?);
-                }
+                let Some(key) = to else { return Ok(()) };
+                resealed.add(rotation::reseal_payloads(&*deps.store, &deps.keys, &key).await?);
                 if resealed.count() > 0 {
-                    let key = deps.keys.kids().first().cloned().unwrap_or_default();
                     tracing::info!(key, %resealed, "what was sealed with old keys is sealed with the new one");
                     note(deps, &key, "reseal", &resealed.to_string()).await?;
                 }
@@ -59,9 +57,11 @@ impl Walk {
                     // The others have their turn, and it has its next.
                     tracing::warn!(account = %id, %error, "an account could not be suspended or dropped");
                 }
-                if reseals {
-                    let resealed = rotation::reseal_account(&*deps.store, &deps.keys, &id).await?;
-                    self.resealed.add(resealed);
+                if let Some(key) = &to {
+                    match rotation::reseal_account(&*deps.store, &deps.keys, key, &id).await {
+                        Ok(resealed) => self.resealed.add(resealed),
+                        Err(error) => tracing::warn!(account = %id, %error, "an account could not be sealed anew"),
+                    }
                 }
             }
             if page.len() < left {
@@ -76,15 +76,16 @@ impl Walk {
     }
 }
 
-/// Whether there is something to seal anew, and all processes seal with the same key: else two would do it in turns.
-async fn may_reseal(deps: &Deps) -> Result<bool, StoreError> {
+/// The key to seal anew with: there are old ones, and all processes seal with the same. Else two would do it in turns.
+async fn reseals_to(deps: &Deps) -> Result<Option<String>, StoreError> {
     let kids = deps.keys.kids();
     if kids.len() < 2 {
-        return Ok(false);
+        return Ok(None);
     }
     let keyring = rotation::keyring(&*deps.store).await?;
     let sealing = keyring.sealing(deps.clock.now());
-    Ok(sealing.iter().all(|kid| *kid == kids[0]))
+    let agreed = sealing.iter().all(|kid| *kid == kids[0]);
+    Ok(kids.into_iter().next().filter(|_| agreed))
 }
 
 /// Does what is to be done about one account, step by step.

@@ -292,12 +292,12 @@ pub async fn note_tokens(
     .await
 }
 
-/// Seals the credentials with the key that seals now. `false`: they are sealed with it already, there are none, or no key
+/// Seals the credentials with the key `to`, while it seals. `false`: it does not, they are sealed with it already, there are none, or no key
 /// opens them.
-pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, id: &AccountId) -> StoreResult<bool> {
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str, id: &AccountId) -> StoreResult<bool> {
     let key = DocKey::of_account(DocKind::Account, id);
     docs::update(docs, &key, |known: Option<Account>| match known {
-        Some(mut known) if !known.credentials.is_none() && keys.is_old(&known.credentials.kid) => {
+        Some(mut known) if !known.credentials.is_none() && keys.is_old(to, &known.credentials.kid) => {
             match known.credentials.open(keys, id) {
                 Ok(fields) => {
                     known.credentials = Sealed::seal(keys, id, &fields);

@@ -65,14 +65,14 @@ pub async fn remove(docs: &(impl Documents + ?Sized), id: &JobId) -> StoreResult
     .await
 }
 
-/// Seals the payload with the key that seals now. `false`: there is none, it is already, or no key opens it.
-pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, id: &JobId) -> StoreResult<bool> {
+/// Seals the payload with the key `to`, while it seals. `false`: it does not, there is none, it is already, or no key opens it.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str, id: &JobId) -> StoreResult<bool> {
     docs::update(docs, &key(id), |known: Option<DeadLetter>| {
         let Some(mut letter) = known else {
             return (docs::Change::Keep, Vec::new(), false);
         };
         let resealed = match (&letter.account, &mut letter.payload) {
-            (Some(account), Some(payload)) => payload.reseal(keys, account),
+            (Some(account), Some(payload)) => payload.reseal(keys, to, account),
             _ => false,
         };
         match resealed {

@@ -95,9 +95,9 @@ impl Kept {
         &self.sealed.kid
     }
 
-    /// Seals it with the key that seals now. `false`: it is already, or no key opens it.
-    pub fn reseal(&mut self, keys: &Keys, account: &AccountId) -> bool {
-        reseal_one(keys, account, &self.key, &mut self.sealed)
+    /// Seals it with the key `to`, while it seals. `false`: it does not, it is already, or no key opens it.
+    pub fn reseal(&mut self, keys: &Keys, to: &str, account: &AccountId) -> bool {
+        reseal_one(keys, to, account, &self.key, &mut self.sealed)
     }
 }
 
@@ -316,15 +316,15 @@ pub async fn kids(docs: &(impl Documents + ?Sized)) -> StoreResult<BTreeMap<Stri
     Ok(kids)
 }
 
-/// Seals what waits with the key that seals now, in all inboxes; returns how many payloads were sealed with another one.
+/// Seals what waits with the key `to`, while it seals, in all inboxes; returns how many payloads were sealed with another one.
 /// They stay the same payloads: who has one in hand settles it all the same.
-pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys) -> StoreResult<u64> {
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str) -> StoreResult<u64> {
     let mut all = 0;
     for (account, drawer) in drawers(docs).await? {
         all += change(docs, &account, drawer, |items| {
             let mut resealed = 0;
             for item in items {
-                resealed += u64::from(reseal_one(keys, &account, &item.key, &mut item.sealed));
+                resealed += u64::from(reseal_one(keys, to, &account, &item.key, &mut item.sealed));
             }
             resealed
         })
@@ -397,8 +397,8 @@ fn unseal(keys: &Keys, account: &AccountId, key: &Fingerprint, sealed: &Sealed) 
     keys.open(Purpose::Payloads, &owner(account, key), &sealed.kid, &data)
 }
 
-fn reseal_one(keys: &Keys, account: &AccountId, key: &Fingerprint, sealed: &mut Sealed) -> bool {
-    if !keys.is_old(&sealed.kid) {
+fn reseal_one(keys: &Keys, to: &str, account: &AccountId, key: &Fingerprint, sealed: &mut Sealed) -> bool {
+    if !keys.is_old(to, &sealed.kid) {
         return false;
     }
     let Ok(payload) = unseal(keys, account, key, sealed).map(Zeroizing::new) else {

@@ -145,9 +145,9 @@ impl Keys {
         self.sealing().iter().map(|key| key.kid.clone()).collect()
     }
 
-    /// Whether what carries this key id is to be sealed anew.
-    pub fn is_old(&self, kid: &str) -> bool {
-        self.sealing()[0].kid != kid
+    /// Whether what carries this key id is to be sealed anew with the key `to`; nothing is, once another one seals.
+    pub fn is_old(&self, to: &str, kid: &str) -> bool {
+        kid != to && self.sealing()[0].kid == to
     }
 
     pub fn account_id(&self, identity: &Identity<'_>) -> AccountId {

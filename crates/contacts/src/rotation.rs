@@ -318,40 +318,46 @@ impl std::fmt::Display for Resealed {
     }
 }
 
-/// Seals what is stored of one account beside its inbox with the key that seals now.
-pub async fn reseal_account(docs: &(impl Documents + ?Sized), keys: &Keys, id: &AccountId) -> StoreResult<Resealed> {
+/// Seals what is stored of one account beside its inbox with the key `to`, while it seals: once another key file is taken on, what
+/// was decided by the old one ends.
+pub async fn reseal_account(
+    docs: &(impl Documents + ?Sized),
+    keys: &Keys,
+    to: &str,
+    id: &AccountId,
+) -> StoreResult<Resealed> {
     Ok(Resealed {
-        credentials: u64::from(accounts::reseal(docs, keys, id).await?),
-        webhook_secrets: subscription::reseal(docs, keys, id).await?,
+        credentials: u64::from(accounts::reseal(docs, keys, to, id).await?),
+        webhook_secrets: subscription::reseal(docs, keys, to, id).await?,
         ..Resealed::default()
     })
 }
 
-/// Seals all payloads, waiting and dead, with the key that seals now.
-pub async fn reseal_payloads(docs: &(impl Documents + ?Sized), keys: &Keys) -> StoreResult<Resealed> {
+/// Seals all payloads, waiting and dead, with the key `to`, while it seals.
+pub async fn reseal_payloads(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str) -> StoreResult<Resealed> {
     let mut dead_letters = 0;
     for id in every(docs, DocKind::DeadLetter).await? {
-        dead_letters += u64::from(dead::reseal(docs, keys, &crate::ids::JobId(id)).await?);
+        dead_letters += u64::from(dead::reseal(docs, keys, to, &crate::ids::JobId(id)).await?);
     }
     Ok(Resealed {
-        payloads: inbox::reseal(docs, keys).await?,
+        payloads: inbox::reseal(docs, keys, to).await?,
         dead_letters,
         ..Resealed::default()
     })
 }
 
-/// Seals everything that is stored with the key that seals now. Broken off, it goes on where it stopped: what is sealed anew is
+/// Seals everything that is stored with the key `to`, while it seals. Broken off, it goes on where it stopped: what is sealed anew is
 /// passed over.
-pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys) -> StoreResult<Resealed> {
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str) -> StoreResult<Resealed> {
     let mut all = Resealed::default();
     for id in every(docs, DocKind::Account)
         .await?
         .iter()
         .filter_map(|id| id.parse().ok())
     {
-        all.add(reseal_account(docs, keys, &id).await?);
+        all.add(reseal_account(docs, keys, to, &id).await?);
     }
-    all.add(reseal_payloads(docs, keys).await?);
+    all.add(reseal_payloads(docs, keys, to).await?);
     Ok(all)
 }
 

@@ -334,12 +334,12 @@ pub fn open(keys: &Keys, account: &AccountId, held: &Held) -> Option<Result<Secr
     Some(open())
 }
 
-/// Seals the secrets of a subscription with the key that seals now; returns how many were sealed with another one.
-pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, account: &AccountId) -> StoreResult<u64> {
+/// Seals the secrets of a subscription with the key `to`, while it seals; returns how many were sealed with another one.
+pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str, account: &AccountId) -> StoreResult<u64> {
     let resealed = update(docs, account, |subscription| {
         let mut resealed = 0;
         for held in &mut subscription.held {
-            if !held.secret.as_ref().is_some_and(|secret| keys.is_old(&secret.kid)) {
+            if !held.secret.as_ref().is_some_and(|secret| keys.is_old(to, &secret.kid)) {
                 continue;
             }
             if let Some(Ok(secret)) = open(keys, account, held) {

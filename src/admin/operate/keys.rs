@@ -133,7 +133,7 @@ impl Operate {
                 all.join(", ")
             )));
         }
-        let resealed = rotation::reseal(&*self.store, keys).await?;
+        let resealed = rotation::reseal(&*self.store, keys, &kid).await?;
         self.note(who, "keys reseal", &kid, &resealed.to_string()).await?;
         Ok(resealed)
     }

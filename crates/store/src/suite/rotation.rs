@@ -109,7 +109,12 @@ pub(super) async fn what_an_old_key_sealed_is_sealed_anew_and_opens_without_it(
         uses(&store, &both).await,
         [("new".into(), Uses::default()), ("old".into(), stored)].into()
     );
-    let resealed = rotation::reseal(&*store, &both).await.unwrap();
+    assert_eq!(
+        rotation::reseal(&*store, &both, "old").await.unwrap(),
+        Resealed::default(),
+        "another key seals by now"
+    );
+    let resealed = rotation::reseal(&*store, &both, "new").await.unwrap();
     let all = Resealed {
         credentials: 1,
         webhook_secrets: 1,
@@ -122,7 +127,7 @@ pub(super) async fn what_an_old_key_sealed_is_sealed_anew_and_opens_without_it(
         [("new".into(), stored), ("old".into(), Uses::default())].into()
     );
     assert_eq!(
-        rotation::reseal(&*store, &both).await.unwrap(),
+        rotation::reseal(&*store, &both, "new").await.unwrap(),
         Resealed::default(),
         "once is enough"
     );
@@ -154,7 +159,10 @@ pub(super) async fn what_no_key_opens_stays_as_it_is_and_shows(make: &impl Async
     let id = any_account();
     one_of_each(&store, &keys(&[("lost", 2)]), &id).await;
     let others = keys(&[("new", 3), ("old", 4)]);
-    assert_eq!(rotation::reseal(&*store, &others).await.unwrap(), Resealed::default());
+    assert_eq!(
+        rotation::reseal(&*store, &others, "new").await.unwrap(),
+        Resealed::default()
+    );
     let uses = uses(&store, &others).await;
     assert_eq!(uses.keys().collect::<Vec<_>>(), ["lost", "new", "old"]);
     assert_eq!((uses["lost"].credentials, uses["lost"].payloads), (1, 3));
