@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::records::Side;
 use super::{Event, Update};
 use crate::time::Micros;
 
@@ -23,6 +24,8 @@ pub enum Payload {
     Seed(Seed),
     /// Links are to be taken away.
     Remove(Remove),
+    /// What stood against linking a record may be gone.
+    Look(Look),
 }
 
 /// How far a seeding has come.
@@ -51,6 +54,13 @@ pub struct Remove {
     pub after: Option<String>,
 }
 
+/// A record that is to be looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    pub side: Side,
+    pub id: String,
+}
+
 impl Payload {
     /// What it is about: another payload under the same key takes its place. Of updates of one record the last to come counts, as
     /// each is a reason to look at the record as it is then. Events are news by their own times, and each is judged by itself.
@@ -61,6 +71,7 @@ impl Payload {
             Payload::Seed(_) => "seed".to_owned(),
             Payload::Remove(Remove { record: Some(id), .. }) => format!("remove|{id}"),
             Payload::Remove(_) => "remove".to_owned(),
+            Payload::Look(look) => format!("look|{:?}|{}", look.side, look.id),
         }
     }
 
@@ -71,6 +82,7 @@ impl Payload {
             Payload::Event(_) => "event",
             Payload::Seed(_) => "seed",
             Payload::Remove(_) => "remove",
+            Payload::Look(_) => "look",
         }
     }
 
@@ -99,6 +111,7 @@ mod tests {
                 .as_bytes(),
         )
         .unwrap();
+        let look = |side| Payload::Look(Look { side, id: "7".into() });
         let payloads = [
             Payload::Update {
                 update,
@@ -114,6 +127,8 @@ mod tests {
                 record: Some("7".into()),
                 after: None,
             }),
+            look(Side::Dms),
+            look(Side::Web1on1),
         ];
         let mut keys = std::collections::BTreeSet::new();
         for payload in payloads {
