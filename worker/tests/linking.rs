@@ -531,6 +531,96 @@ async fn the_first_record_keeps_its_contact_until_it_is_gone() {
     assert_eq!(scene.web1on1.urls("c1"), ["https://dms.example/customer/d9/"]);
 }
 
+/// Whom the others stood against is linked without being told of once more.
+#[tokio::test]
+async fn who_was_in_doubt_is_looked_at_again_when_the_others_change() {
+    let deleted = |scene: &Scene, id: &str| {
+        scene.dms.rows.lock().remove(id);
+        Payload::Update(read(json!({"id": id, "organization": ORGANIZATION, "deleted": true})))
+    };
+    let other = |row: &mut Row| row.email = "other@x.example".into();
+    for how in [
+        "another address in the DMS",
+        "gone from the DMS",
+        "another address at Web1on1",
+        "gone from Web1on1",
+    ] {
+        let scene = Scene::new(&[]);
+        scene.person(1, "one@x.example", "", "");
+        let at_dms = how.ends_with("DMS");
+        match at_dms {
+            true => scene.dms.edit("d2", |row| row.email = "one@x.example".into()),
+            false => scene.web1on1.edit("c2", |row| row.email = "one@x.example".into()),
+        }
+        scene.done(&scene.update("d1")).await;
+        if at_dms {
+            scene.done(&scene.update("d2")).await;
+        }
+        scene.drain().await;
+        assert!(scene.has_no_links(), "{how}");
+        let payload = match how {
+            "another address in the DMS" => {
+                scene.dms.edit("d2", other);
+                scene.update("d2")
+            }
+            "gone from the DMS" => deleted(&scene, "d2"),
+            "another address at Web1on1" => {
+                scene.web1on1.edit("c2", other);
+                scene.event("c2", Change::Updated, 2)
+            }
+            _ => {
+                let event = scene.event("c2", Change::Deleted, 2);
+                scene.web1on1.rows.lock().remove("c2");
+                event
+            }
+        };
+        scene.done(&payload).await;
+        scene.drain().await;
+        assert!(scene.is_linked(1), "{how}");
+        assert_eq!(scene.trouble(Side::Dms, "d1").await, None, "{how}");
+    }
+    // Whose contact was somebody else's, and whose contact is gone while another bears its address.
+    let scene = Scene::new(&[]);
+    scene.person(1, "one@x.example", "", "");
+    scene.done(&scene.update("d1")).await;
+    scene.dms.edit("d9", |row| row.email = "one@x.example".into());
+    assert_eq!(scene.done(&scene.update("d9")).await, Some(Answer::Taken));
+    scene.done(&deleted(&scene, "d1")).await;
+    scene.drain().await;
+    assert_eq!(scene.web1on1.urls("c1"), ["https://dms.example/customer/d9/"]);
+    scene.person(2, "one@x.example", "", "");
+    scene.dms.rows.lock().remove("d2");
+    let event = scene.event("c1", Change::Deleted, 5);
+    scene.web1on1.rows.lock().remove("c1");
+    scene.done(&event).await;
+    scene.drain().await;
+    assert_eq!(scene.web1on1.urls("c2"), ["https://dms.example/customer/d9/"]);
+    assert_eq!(scene.dms.urls("d9"), ["https://app.example/conversations/v2"]);
+}
+
+#[tokio::test]
+async fn what_stood_against_a_contact_that_is_gone_is_forgotten_and_who_was_taken_apart_stays_so() {
+    let scene = Scene::new(&[]);
+    scene.person(1, "one@x.example", "", "");
+    scene.dms.edit("d2", |row| row.email = "one@x.example".into());
+    scene.done(&scene.event("c1", Change::Created, 1)).await;
+    assert!(scene.trouble(Side::Web1on1, "c1").await.is_some());
+    let event = scene.event("c1", Change::Deleted, 2);
+    scene.web1on1.rows.lock().remove("c1");
+    scene.done(&event).await;
+    assert_eq!(scene.trouble(Side::Web1on1, "c1").await, None);
+
+    let scene = Scene::new(&[]);
+    scene.person(1, "one@x.example", "", "");
+    scene.done(&scene.update("d1")).await;
+    scene.dms.edit("d9", |row| row.email = "one@x.example".into());
+    scene.done(&scene.update("d9")).await;
+    scene.dms.rows.lock().remove("d9");
+    scene.done(&Payload::Remove(Remove::default())).await;
+    scene.drain().await;
+    assert!(scene.has_no_links());
+}
+
 #[tokio::test]
 async fn a_record_that_is_not_there_yet_is_waited_for() {
     let scene = Scene::new(&[]);

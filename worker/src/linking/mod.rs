@@ -4,6 +4,7 @@
 //! A drain runs under the account's lease, so the links of a contact are read and written back by one at a time. Each step says
 //! how things are to stand, so a payload that is done again, whoever died in between, finds it done.
 
+mod again;
 mod pair;
 
 use std::collections::BTreeMap;
@@ -210,6 +211,7 @@ impl Linker for Pairing {
             Payload::Seed(seed) => self.seed(seed).await?,
             Payload::Remove(remove) => self.remove(remove).await?,
             Payload::Tidy(tidy) => self.tidy(tidy).await?,
+            Payload::Look(again) => self.look(again).await?,
         };
         let (result, handled) = match &step {
             Step::Done(answer) => (answer.as_str(), Handled::Done),

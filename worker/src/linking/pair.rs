@@ -29,6 +29,7 @@ impl Pairing {
     /// The DMS told of a record.
     pub(super) async fn update(&self, update: &Update, came: Micros) -> CrmResult<Step> {
         if update.deleted {
+            self.wake(Side::Dms, &update.id).await?;
             self.part(&update.id).await?;
             return Ok(Step::Done(Answer::Removed));
         }
@@ -37,6 +38,7 @@ impl Pairing {
             if known.with.is_none() && self.is_young(came) {
                 return Ok(Step::Later(self.clock.now().plus(LOOK)));
             }
+            self.wake(Side::Dms, &update.id).await?;
             self.part(&update.id).await?;
             self.note(Side::Dms, &update.id, Trouble::Gone).await?;
             return Ok(Step::Done(Answer::Gone));
@@ -86,27 +88,33 @@ impl Pairing {
             self.applied(&event.contact, applied).await?;
             return Ok(Step::Done(Answer::Removed));
         };
-        let linked = self.partner(Side::Web1on1, &known).await?;
-        let wanted = self.needles(&web1on1);
-        let chosen = match linked {
-            Some(dms) if wanted.iter().any(|needle| self.bears(&dms, needle)) => Ok(dms),
-            linked => self.choose(Side::Web1on1, &web1on1, &known, linked, &wanted).await?,
-        };
-        let answer = match chosen {
-            Ok(dms) => self.pair(&dms, &web1on1).await?,
-            Err(trouble) => said(&trouble),
-        };
+        let answer = self.meet(&web1on1, &known).await?;
         self.applied(&event.contact, applied).await?;
         Ok(Step::Done(answer))
+    }
+
+    /// A contact is linked with whom it is linked with, or with whom it means.
+    pub(super) async fn meet(&self, web1on1: &Linked, known: &Record) -> CrmResult<Answer> {
+        let linked = self.partner(Side::Web1on1, known).await?;
+        let wanted = self.needles(web1on1);
+        let chosen = match linked {
+            Some(dms) if wanted.iter().any(|needle| self.bears(&dms, needle)) => Ok(dms),
+            linked => self.choose(Side::Web1on1, web1on1, known, linked, &wanted).await?,
+        };
+        match chosen {
+            Ok(dms) => self.pair(&dms, web1on1).await,
+            Err(trouble) => Ok(said(&trouble)),
+        }
     }
 
     /// A linked record that the DMS no longer has loses its links.
     pub(super) async fn part_if_gone(&self, record: &str) -> CrmResult<()> {
         let known = self.known(Side::Dms, record).await?;
-        match known.with.is_some() && self.read(Side::Dms, record).await?.is_none() {
-            true => self.part(record).await,
-            false => Ok(()),
+        if known.with.is_some() && self.read(Side::Dms, record).await?.is_none() {
+            self.wake(Side::Dms, record).await?;
+            self.part(record).await?;
         }
+        Ok(())
     }
 
     /// Takes the links of a record of the DMS and of its contact away, and forgets that they were linked.
@@ -124,6 +132,7 @@ impl Pairing {
         self.change(Side::Dms, record, |known| {
             known.with = None;
             known.trouble = None;
+            known.shown.clear();
             known.wrote.clear();
         })
         .await
@@ -153,6 +162,8 @@ impl Pairing {
                 match self.objection(side, own, &one).await? {
                     Some(trouble) => trouble,
                     None => {
+                        self.wake(side, &own.id).await?;
+                        self.wake(other, &one.id).await?;
                         self.leave(side, own, known, linked.as_ref()).await?;
                         return Ok(Ok(one));
                     }
@@ -163,6 +174,13 @@ impl Pairing {
         if known.with.is_some() && linked.is_none() {
             self.leave(side, own, known, None).await?;
             self.show(side, own, None, Values::default()).await?;
+        }
+        for (of, id) in trouble.awaits(side, &own.id) {
+            self.change(of, &id, |known| known.is_waited_for(side, &own.id)).await?;
+        }
+        // Only then: two of one address would wake each other for ever.
+        if known.trouble.as_ref() != Some(&trouble) {
+            self.wake(side, &own.id).await?;
         }
         self.note(side, &own.id, trouble.clone()).await?;
         Ok(Err(trouble))
@@ -394,15 +412,24 @@ impl Pairing {
         hash
     }
 
-    /// The link of the one that is gone goes from its record in the DMS.
-    async fn contact_is_gone(&self, contact: &str, known: &Record) -> CrmResult<()> {
-        let Some(record) = &known.with else { return Ok(()) };
-        if let Some(dms) = self.read(Side::Dms, record).await? {
-            self.show(Side::Dms, &dms, None, Values::default()).await?;
-            self.note(Side::Dms, record, Trouble::Unmatched).await?;
+    /// The link of the one that is gone goes from its record in the DMS, which may mean somebody else now.
+    pub(super) async fn contact_is_gone(&self, contact: &str, known: &Record) -> CrmResult<()> {
+        self.wake(Side::Web1on1, contact).await?;
+        if let Some(record) = &known.with {
+            if let Some(dms) = self.read(Side::Dms, record).await? {
+                self.show(Side::Dms, &dms, None, Values::default()).await?;
+                self.note(Side::Dms, record, Trouble::Unmatched).await?;
+                self.look_later(Side::Dms, record).await?;
+            }
+            self.unjoin(Side::Dms, record, contact).await?;
         }
-        self.unjoin(Side::Dms, record, contact).await?;
-        self.unjoin(Side::Web1on1, contact, record).await
+        self.change(Side::Web1on1, contact, |known| {
+            known.with = None;
+            known.trouble = None;
+            known.shown.clear();
+            known.wrote.clear();
+        })
+        .await
     }
 
     /// Whom a record is linked with, if that one is still there.
@@ -425,7 +452,7 @@ impl Pairing {
     }
 
     /// `None`: it is not there, or not the dealer's.
-    async fn read(&self, side: Side, id: &str) -> CrmResult<Option<Linked>> {
+    pub(super) async fn read(&self, side: Side, id: &str) -> CrmResult<Option<Linked>> {
         match self.system(side).read(id, self.organization(side)).await {
             Ok(linked) => {
                 let wanted = self.organization(side);
@@ -468,12 +495,12 @@ impl Pairing {
         self.clock.now().since(came) < GRACE
     }
 
-    async fn known(&self, side: Side, id: &str) -> CrmResult<Record> {
+    pub(super) async fn known(&self, side: Side, id: &str) -> CrmResult<Record> {
         let known = records::load(&*self.store, &self.account, side, id).await;
         Ok(known.map_err(store_down)?.unwrap_or_default())
     }
 
-    async fn change(&self, side: Side, id: &str, change: impl FnMut(&mut Record)) -> CrmResult<()> {
+    pub(super) async fn change(&self, side: Side, id: &str, change: impl FnMut(&mut Record)) -> CrmResult<()> {
         let now = self.clock.now();
         records::change(&*self.store, &self.account, (side, id), now, change)
             .await

@@ -17,6 +17,6 @@ pub use event::{Applied, Change, Digest, Event, Person, Stamp, Verdict};
 pub use fields::{Field, Flow, Owner, Wrote, flow, insist};
 pub use links::{BadTemplate, Link, Merged, Own, UrlTemplate, merge, without};
 pub use matching::{Matched, Needle, matched, needles, needles_of};
-pub use payload::{Payload, Remove, Seed, Tidy};
+pub use payload::{Look, Payload, Remove, Seed, Tidy};
 pub use records::{Record, Side, Trouble, resolve, rivals};
 pub use request::{BadUpdate, Update};

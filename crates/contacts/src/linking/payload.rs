@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::records::Side;
 use super::{Event, Update};
 use crate::time::Micros;
 
@@ -20,6 +21,8 @@ pub enum Payload {
     Remove(Remove),
     /// Links of records that the DMS no longer has are to be taken away: it does not always tell.
     Tidy(Tidy),
+    /// What stood against linking a record may be gone.
+    Look(Look),
 }
 
 /// How far a seeding has come.
@@ -56,6 +59,13 @@ pub struct Tidy {
     pub after: Option<String>,
 }
 
+/// A record that is to be looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    pub side: Side,
+    pub id: String,
+}
+
 impl Payload {
     /// What it is about: another payload under the same key takes its place. Of updates of one record the last to come counts, as
     /// each is a reason to look at the record as it is then. Events are news by their own times, and each is judged by itself.
@@ -67,6 +77,7 @@ impl Payload {
             Payload::Remove(Remove { record: Some(id), .. }) => format!("remove|{id}"),
             Payload::Remove(_) => "remove".to_owned(),
             Payload::Tidy(_) => "tidy".to_owned(),
+            Payload::Look(look) => format!("look|{:?}|{}", look.side, look.id),
         }
     }
 
@@ -78,6 +89,7 @@ impl Payload {
             Payload::Seed(_) => "seed",
             Payload::Remove(_) => "remove",
             Payload::Tidy(_) => "tidy",
+            Payload::Look(_) => "look",
         }
     }
 
@@ -106,6 +118,7 @@ mod tests {
                 .as_bytes(),
         )
         .unwrap();
+        let look = |side| Payload::Look(Look { side, id: "7".into() });
         let payloads = [
             Payload::Update(update),
             Payload::Tidy(Tidy::default()),
@@ -119,6 +132,8 @@ mod tests {
                 record: Some("7".into()),
                 after: None,
             }),
+            look(Side::Dms),
+            look(Side::Web1on1),
         ];
         let mut keys = std::collections::BTreeSet::new();
         for payload in payloads {

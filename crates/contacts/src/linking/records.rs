@@ -1,7 +1,7 @@
 //! What is known of the records of both systems: who is linked with whom, and why somebody is not. A document for each record, so
 //! that linking one costs the same however many there are. Ids only: names and addresses stay in the two systems.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +75,51 @@ pub struct Record {
     /// What was written into its fields, and into its place for our link.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub wrote: BTreeMap<String, Wrote>,
+    /// Records that cannot be linked while this one stands as it does: they are to be looked at again when it changes.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub waited_for_by: BTreeSet<(Side, String)>,
     /// When that was found.
     pub at: Micros,
+}
+
+/// Records that wait for one and the same: more of them have nothing in common but junk.
+const MOST_WAITING: usize = 50;
+
+impl Record {
+    /// Nothing is worth to be known of it.
+    fn is_empty(&self) -> bool {
+        let worth_nothing = Record {
+            at: self.at,
+            ..Record::default()
+        };
+        *self == worth_nothing
+    }
+
+    /// Another record is to be looked at when this one changes.
+    pub fn is_waited_for(&mut self, side: Side, id: &str) {
+        if self.waited_for_by.len() < MOST_WAITING {
+            self.waited_for_by.insert((side, id.to_owned()));
+        }
+    }
+}
+
+impl Trouble {
+    /// The records whose change may end the trouble of the record `own` of `side`.
+    pub fn awaits(&self, side: Side, own: &str) -> Vec<(Side, String)> {
+        match self {
+            Trouble::Unmatched | Trouble::Gone => Vec::new(),
+            Trouble::Taken { by } => vec![(side, by.clone())],
+            Trouble::Ambiguous { ids } => {
+                // Rivals are named with the record itself; who else may be meant is of the other system.
+                let of = match ids.iter().any(|id| id == own) {
+                    true => side,
+                    false => side.other(),
+                };
+                let others = ids.iter().filter(|id| *id != own);
+                others.map(|id| (of, id.clone())).collect()
+            }
+        }
+    }
 }
 
 /// Whom a record means, given whom it is linked with (`None`: nobody, or one that is gone). A link stays where nothing speaks for
@@ -130,11 +173,7 @@ pub async fn change(
             return (Change::Keep, Vec::new(), ());
         }
         after.at = now;
-        let forgettable = Record {
-            at: now,
-            ..Record::default()
-        };
-        let what = match after == forgettable {
+        let what = match after.is_empty() {
             true => Change::Delete,
             false => Change::Put(after),
         };
@@ -265,6 +304,25 @@ mod tests {
                 _ => Matched::Many(ids),
             }
         })
+    }
+
+    #[test]
+    fn who_stands_against_a_link_is_waited_for() {
+        let ids = |ids: &[&str]| Trouble::Ambiguous {
+            ids: ids.iter().map(ToString::to_string).collect(),
+        };
+        let taken = Trouble::Taken { by: "e".into() };
+        let awaits = |trouble: &Trouble| trouble.awaits(Side::Dms, "d");
+        assert_eq!(awaits(&taken), [(Side::Dms, "e".into())]);
+        assert_eq!(awaits(&ids(&["d", "e"])), [(Side::Dms, "e".into())]);
+        assert_eq!(
+            awaits(&ids(&["a", "b"])),
+            [(Side::Web1on1, "a".into()), (Side::Web1on1, "b".into())]
+        );
+        assert_eq!(awaits(&Trouble::Unmatched), []);
+        let mut record = Record::default();
+        (0..2 * MOST_WAITING).for_each(|n| record.is_waited_for(Side::Dms, &n.to_string()));
+        assert_eq!(record.waited_for_by.len(), MOST_WAITING);
     }
 
     proptest! {
