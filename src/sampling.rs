@@ -321,6 +321,19 @@ fn describe() {
         "Full passes that wanted to delete too much"
     );
     counter!("snapbridge_dead_letters_total", "Work given up, by kind");
+    counter!(
+        "snapbridge_link_updates_total",
+        "Records that a DMS told of, by integration"
+    );
+    counter!(
+        "snapbridge_link_full_total",
+        "Updates and events that a full inbox sent away, by integration"
+    );
+    counter!("snapbridge_link_payloads_total", "Linking work by kind and result");
+    counter!(
+        "snapbridge_link_writes_total",
+        "Records that were written for linking, by side"
+    );
     counter!("snapbridge_dirty_overflow_total", "Dirty sets that were full");
     counter!("snapbridge_sweep_rings_total", "Jobs the sweep rang for");
     counter!("snapbridge_queue_publishes_total", "Publishes to the broker by outcome");

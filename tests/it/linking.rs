@@ -245,6 +245,23 @@ async fn account_of(bridge: &Bridge, integration: &str) -> AccountId {
     panic!("there is no account of {integration}")
 }
 
+/// The largest figure of a metric, over its labels.
+async fn metric(bridge: &Bridge, name: &str, label: &str) -> f64 {
+    let answer = bridge
+        .http
+        .get(format!("{}/metrics", bridge.admin))
+        .send()
+        .await
+        .expect("an answer");
+    let text = answer.text().await.expect("a body");
+    let of_it = text
+        .lines()
+        .filter(|line| line.starts_with(name) && line.contains(label));
+    of_it
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+        .fold(0.0, f64::max)
+}
+
 /// Until nothing of the dealer's waits, put-off work included.
 async fn until_idle(bridge: &Bridge) {
     until("the inbox is empty", || async { report(bridge).await["waiting"] == 0 }).await;

@@ -51,6 +51,11 @@ on_both!(an_update_of_the_dms_links_both_records, |backend| async move {
         .filter_map(|record| record["id"].as_str())
         .collect();
     assert_eq!(named, ["3", "4"]);
+    assert!(metric(&bridge, "snapbridge_link_updates_total", "dealers").await >= 4.0);
+    assert!(metric(&bridge, "snapbridge_link_payloads_total", "result=\"ambiguous\"").await >= 1.0);
+    for side in ["dms", "web1on1"] {
+        assert!(metric(&bridge, "snapbridge_link_writes_total", side).await >= 2.0);
+    }
     // The DMS says that it no longer has one.
     let gone = json!({"id": "1", "organization": sides.organization(), "deleted": true});
     let (status, _) = update(&bridge, "?wait=true", gone).await;

@@ -27,7 +27,7 @@ use crate::support::{client_over, listed, serve};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixture {
-    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook`, `challenge`,
+    /// `check`, `full`, `changes`, `get_many`, `deleted`, `ids`, `agents`, `interactions`, `act`, `webhook`, `link_news`, `challenge`,
     /// `subscriptions`, `subscribe`, `renew`, `reveal`, `unsubscribe`, `find_linked`, `read_linked` or `write_link`; listings are
     /// walked to their end.
     call: String,
@@ -302,7 +302,7 @@ async fn result_of(client: &Client, fixture: &Fixture, origin: &str) -> Value {
             shown(found.map(|found| json!({ "items": found.items, "dropped": found.dropped })))
         }
         "act" => act(client, fixture).await,
-        "webhook" | "challenge" => delivered(client.connector(), fixture),
+        "webhook" | "link_news" | "challenge" => delivered(client.connector(), fixture),
         "find_linked" | "read_linked" | "write_link" => shown(linked(client, fixture).await),
         "subscriptions" | "subscribe" | "renew" | "reveal" | "unsubscribe" => shown(subscription(client, fixture).await),
         _ => shown(walk(client, fixture, origin).await.map(Value::from)),
@@ -419,18 +419,26 @@ fn delivered(connector: &Connector, fixture: &Fixture) -> Value {
         body: delivery.body.as_bytes(),
         hook_id: delivery.hook_id.as_deref(),
     };
-    let events = hooks
-        .verify(&request, &[delivery.secret.clone().into()], now())
-        .and_then(|verified| hooks.events(&verified));
-    match events {
+    let verified = hooks.verify(&request, &[delivery.secret.clone().into()], now());
+    if fixture.call == "link_news" {
+        return match verified.and_then(|verified| connector.link_news(&verified)) {
+            Err(refused) => json!({ "refused": refused.to_string() }),
+            Ok(news) => json!({ "events": news.events, "users_of": news.users_of }),
+        };
+    }
+    match verified.and_then(|verified| hooks.events(&verified)) {
         Err(refused) => json!({ "refused": refused.to_string() }),
         Ok(events) => events
             .iter()
             .map(|event| {
-                json!({
+                let mut told = json!({
                     "account": event.account, "ids": event.ids, "deleted": event.deleted, "dedupe": event.dedupe,
                     "at": event.at.map(|at| at.to_string()), "relevant": event.relevant,
-                })
+                });
+                if event.agents {
+                    told["agents"] = true.into();
+                }
+                told
             })
             .collect(),
     }
@@ -656,6 +664,7 @@ fn concerns(place: &str, fixture: &Fixture) -> bool {
         "interactions" => call == "interactions" && place.contains(&format!("[{}]", fixture.name)),
         "actions" => call == "act" && place.contains(&format!("[{}]", fixture.name)),
         "webhook" => call == "webhook",
+        "link" if place.starts_with("link.events") => call == "link_news",
         "link" => matches!(call, "find_linked" | "read_linked"),
         "subscribe" => matches!(call, "subscriptions" | "subscribe" | "renew" | "reveal"),
         _ => call == "check",
@@ -690,6 +699,7 @@ fn broken_in_turn(source: &str) -> Vec<(String, String)> {
         ("link", "map"),
         ("link", "find"),
         ("link", "read"),
+        ("link", "events"),
     ] {
         for key in expressions(whole.get(room).and_then(|table| table.get(part))) {
             breaks(
