@@ -46,6 +46,9 @@ pub struct LaneStatus {
 pub struct AccountStatus {
     pub id: String,
     pub integration: String,
+    /// A dealer of a linking integration, by its name in the settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dealer: Option<String>,
     pub state: State,
     /// State, cause and what comes next, in one sentence.
     pub sentence: String,
@@ -331,6 +334,7 @@ pub fn describe(account: &Account, work: &Work, head: Option<&Head>, now: Micros
     AccountStatus {
         id: account.id.to_string(),
         integration: account.integration.clone(),
+        dealer: account.dealer.clone(),
         state,
         sentence,
         contacts,

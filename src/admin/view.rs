@@ -308,11 +308,22 @@ impl Admin {
                 format!("{count} accounts")
             }
         };
-        let parked = count(State::Parked);
-        if parked > 0 {
+        let (dealers, parked): (Vec<_>, Vec<_>) = status
+            .accounts
+            .iter()
+            .filter(|account| account.state == State::Parked)
+            .partition(|account| account.dealer.is_some());
+        if !parked.is_empty() {
             let text = format!(
                 "{}: the CRM refused the credentials. Its customer must reconnect the CRM in Talkdesk; nothing else helps",
-                accounts(parked)
+                accounts(parked.len())
+            );
+            add("bad", text, "/ops?state=parked".into());
+        }
+        if !dealers.is_empty() {
+            let text = format!(
+                "{}: Web1on1 or the DMS refused the credentials of a dealer. Put right ones into the settings and start anew",
+                accounts(dealers.len())
             );
             add("bad", text, "/ops?state=parked".into());
         }

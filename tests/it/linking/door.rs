@@ -266,6 +266,7 @@ on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move 
         status == 202 || status == 429 && answer["code"] == "inbox_full",
         "{status} {answer}"
     );
+    assert!(metric(&bridge, "snapbridge_link_full_total", "dealers").await >= 1.0);
     api(&bridge, Method::POST, &format!("/api/accounts/{account}/resume"), None).await;
     until("everybody is linked", || async {
         (1..=200).all(|id| sides.is_linked(id))
