@@ -189,7 +189,7 @@ impl Linker for Pairing {
         let step = match payload {
             Payload::Update { update, answer } => {
                 answering = answer;
-                self.update(&update, came).await?
+                self.update(&update, came, true).await?
             }
             Payload::Event(event) => self.event(&event, came).await?,
             Payload::Seed(seed) => self.seed(seed).await?,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Applied, Matched};
 use crate::docs::{self, Change};
 use crate::ids::AccountId;
+use crate::keys::Fingerprint;
 use crate::ports::{DocKey, DocKind, Documents, StoreResult};
 use crate::time::Micros;
 
@@ -69,6 +70,9 @@ pub struct Record {
     /// Of a contact of Web1on1: the last event that counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
+    /// Keyed: what it could be found by when it was linked with nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sought_by: Option<Fingerprint>,
     /// Records that cannot be linked while this one stands as it does: they are to be looked at again when it changes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub waited_for_by: BTreeSet<(Side, String)>,
