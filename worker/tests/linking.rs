@@ -804,8 +804,10 @@ proptest! {
                 let before = scene.writes();
                 for n in 0..4 {
                     scene.handle(&scene.update(&format!("d{n}"))).await.unwrap();
+                    scene.drain().await;
                     at += 1;
                     scene.handle(&scene.event(&format!("c{n}"), Change::Updated, at)).await.unwrap();
+                    scene.drain().await;
                 }
                 prop_assert!(round < 2 || scene.writes() == before, "it comes to rest");
             }
@@ -837,6 +839,67 @@ proptest! {
             let linked = partners.len();
             let shown = scene.web1on1.rows.lock().values().filter(|row| !row.links.is_empty()).count();
             prop_assert_eq!(shown, linked, "no link is left behind");
+            Ok(())
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Of each edit is told once, by the system where it was made, and of nothing else: that is enough.
+    #[test]
+    fn who_is_told_of_once_is_linked_whoever_stood_against_it(
+        emails in prop::collection::vec(0..4u8, 8),
+        edits in prop::collection::vec((any::<bool>(), 0..4u32, 0..6u8, any::<bool>()), 0..24),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let scene = Scene::new(&[]);
+            let address = |n: u8| format!("p{n}@x.example");
+            let edit = |at_dms: bool, n: u32, email: u8, at: u64| match at_dms {
+                true => {
+                    scene.dms.edit(&format!("d{n}"), |row| row.email = address(email));
+                    scene.update(&format!("d{n}"))
+                }
+                false => {
+                    scene.web1on1.edit(&format!("c{n}"), |row| {
+                        row.email = address(email);
+                        row.conversation = Some(format!("v{n}"));
+                    });
+                    scene.event(&format!("c{n}"), Change::Updated, at)
+                }
+            };
+            let first = (0..8usize).map(|i| (i < 4, i as u32 % 4, emails[i], false));
+            let mut at = 0;
+            for (at_dms, n, email, works) in first.chain(edits) {
+                at += 1;
+                let payload = edit(at_dms, n, email, at);
+                let put = worker::linking::put(&scene.store, &scene.keys, &scene.account, &payload, 1_000, Micros(at));
+                put.await.unwrap();
+                if works {
+                    scene.drain().await;
+                }
+            }
+            scene.drain().await;
+            for n in 0..4 {
+                let record = format!("d{n}");
+                let mine = scene.dms.rows.lock()[&record].email.clone();
+                let bearers = |memory: &Memory| -> Vec<String> {
+                    let rows = memory.rows.lock();
+                    rows.iter().filter(|(_, row)| row.email == mine).map(|(id, _)| id.clone()).collect()
+                };
+                let (at_dms, at_web1on1) = (bearers(&scene.dms), bearers(&scene.web1on1));
+                let ([_], [contact]) = (at_dms.as_slice(), at_web1on1.as_slice()) else { continue };
+                let known = |side, id: String| {
+                    let (store, account) = (&scene.store, &scene.account);
+                    async move { records::load(store, account, side, &id).await.unwrap().unwrap_or_default() }
+                };
+                let (own, theirs) = (known(Side::Dms, record.clone()).await, known(Side::Web1on1, contact.clone()).await);
+                // Unless one of them has held on to another since before an edit.
+                let free = own.with.is_none() && theirs.with.is_none();
+                prop_assert!(!free, "{record} and {contact} are alone with {mine}: {own:?} {theirs:?}");
+            }
             Ok(())
         })?;
     }

@@ -1,18 +1,19 @@
 //! A change of one record may end what stood against linking another one, of which nobody tells once more: it is looked at again.
 
 use contacts::Micros;
-use contacts::linking::records::Side;
+use contacts::linking::records::{Side, Trouble};
 use contacts::linking::{Look, Payload, Update};
 use crm::CrmResult;
 
 use super::{Answer, Pairing, Step, put, store_down};
 
 impl Pairing {
-    /// What stood against linking a record may be gone. One that is linked, or whose links somebody took away, stays as it is.
+    /// What stood against linking a record may be gone. One that has no trouble stays as it is: it is linked, or
+    /// somebody took its links away.
     pub(super) async fn look(&self, again: Look) -> CrmResult<Step> {
         let Look { side, id } = again;
         let known = self.known(side, &id).await?;
-        if known.with.is_some() || known.trouble.is_none() {
+        if known.trouble.is_none() {
             return Ok(Step::Known);
         }
         if side == Side::Dms {
@@ -23,10 +24,10 @@ impl Pairing {
                 phone: None,
                 deleted: false,
             };
-            return self.update(&update, Micros::ZERO).await;
+            return self.update(&update, Micros::ZERO, false).await;
         }
         match self.read(Side::Web1on1, &id).await? {
-            Some(web1on1) => self.meet(&web1on1, &known).await.map(Step::Done),
+            Some(web1on1) => self.meet(&web1on1, &known, false).await.map(Step::Done),
             None => {
                 self.contact_is_gone(&id, &known).await?;
                 Ok(Step::Done(Answer::Removed))
@@ -47,8 +48,14 @@ impl Pairing {
         self.change(side, id, |known| known.waited_for_by.clear()).await
     }
 
+    /// Whom a record was linked with may mean, or be meant by, somebody else now.
+    pub(super) async fn set_free(&self, side: Side, id: &str) -> CrmResult<()> {
+        self.look_later(side, id).await?;
+        self.note(side, id, Trouble::Unmatched).await
+    }
+
     /// However full the inbox is: nobody would tell of it once more.
-    pub(super) async fn look_later(&self, side: Side, id: &str) -> CrmResult<()> {
+    async fn look_later(&self, side: Side, id: &str) -> CrmResult<()> {
         let payload = Payload::Look(Look {
             side,
             id: id.to_owned(),

@@ -203,7 +203,7 @@ impl Linker for Pairing {
         let mut answering = None;
         let step = match payload {
             Payload::Update(update) => {
-                let step = self.update(&update, came).await?;
+                let step = self.update(&update, came, true).await?;
                 answering = Some(update.id);
                 step
             }

@@ -26,24 +26,35 @@ struct Values {
 }
 
 impl Pairing {
-    /// The DMS told of a record.
-    pub(super) async fn update(&self, update: &Update, came: Micros) -> CrmResult<Step> {
-        if update.deleted {
-            self.wake(Side::Dms, &update.id).await?;
-            self.part(&update.id).await?;
-            return Ok(Step::Done(Answer::Removed));
-        }
+    /// The DMS told of a record, or (`told` is false) it is looked at again.
+    pub(super) async fn update(&self, update: &Update, came: Micros, told: bool) -> CrmResult<Step> {
         let known = self.known(Side::Dms, &update.id).await?;
-        let Some(dms) = self.read(Side::Dms, &update.id).await? else {
-            if known.with.is_none() && self.is_young(came) {
+        let dms = match update.deleted && known.with.is_none() {
+            true => None,
+            false => self.read(Side::Dms, &update.id).await?,
+        };
+        let dms = match dms {
+            Some(dms) if !update.deleted => dms,
+            None if !update.deleted && known.with.is_none() && self.is_young(came) => {
                 return Ok(Step::Later(self.clock.now().plus(LOOK)));
             }
-            self.wake(Side::Dms, &update.id).await?;
-            self.part(&update.id).await?;
-            self.note(Side::Dms, &update.id, Trouble::Gone).await?;
-            return Ok(Step::Done(Answer::Gone));
+            still_there => {
+                self.wake(Side::Dms, &update.id).await?;
+                if let (Some(contact), None) = (&known.with, still_there) {
+                    self.set_free(Side::Web1on1, contact).await?;
+                }
+                self.part(&update.id).await?;
+                if update.deleted {
+                    return Ok(Step::Done(Answer::Removed));
+                }
+                self.note(Side::Dms, &update.id, Trouble::Gone).await?;
+                return Ok(Step::Done(Answer::Gone));
+            }
         };
         let linked = self.partner(Side::Dms, &known).await?;
+        if told && linked.is_some() && !known.waited_for_by.is_empty() {
+            self.wake(Side::Dms, &update.id).await?;
+        }
         let mut wanted = needles(
             update,
             update.phone.as_deref().and_then(|text| self.e164(text)).as_deref(),
@@ -88,14 +99,17 @@ impl Pairing {
             self.applied(&event.contact, applied).await?;
             return Ok(Step::Done(Answer::Removed));
         };
-        let answer = self.meet(&web1on1, &known).await?;
+        let answer = self.meet(&web1on1, &known, true).await?;
         self.applied(&event.contact, applied).await?;
         Ok(Step::Done(answer))
     }
 
     /// A contact is linked with whom it is linked with, or with whom it means.
-    pub(super) async fn meet(&self, web1on1: &Linked, known: &Record) -> CrmResult<Answer> {
+    pub(super) async fn meet(&self, web1on1: &Linked, known: &Record, told: bool) -> CrmResult<Answer> {
         let linked = self.partner(Side::Web1on1, known).await?;
+        if told && linked.is_some() && !known.waited_for_by.is_empty() {
+            self.wake(Side::Web1on1, &web1on1.id).await?;
+        }
         let wanted = self.needles(web1on1);
         let chosen = match linked {
             Some(dms) if wanted.iter().any(|needle| self.bears(&dms, needle)) => Ok(dms),
@@ -133,6 +147,7 @@ impl Pairing {
             known.with = None;
             known.trouble = None;
             known.shown.clear();
+            known.sought_by = None;
             known.wrote.clear();
         })
         .await
@@ -178,11 +193,17 @@ impl Pairing {
         for (of, id) in trouble.awaits(side, &own.id) {
             self.change(of, &id, |known| known.is_waited_for(side, &own.id)).await?;
         }
+        let sought_by = format!("{}|{:?}", self.account, self.needles(own));
+        let sought_by = Some(self.keys.fingerprint("needles", sought_by.as_bytes()));
         // Only then: two of one address would wake each other for ever.
-        if known.trouble.as_ref() != Some(&trouble) {
+        if known.trouble.as_ref() != Some(&trouble) || known.sought_by != sought_by {
             self.wake(side, &own.id).await?;
         }
-        self.note(side, &own.id, trouble.clone()).await?;
+        self.change(side, &own.id, |known| {
+            known.trouble = Some(trouble.clone());
+            known.sought_by.clone_from(&sought_by);
+        })
+        .await?;
         Ok(Err(trouble))
     }
 
@@ -208,6 +229,7 @@ impl Pairing {
         }
         if let Some(held_by) = &held_by {
             // Nothing but its link speaks for that one any more.
+            self.set_free(side, &held_by.id).await?;
             self.show(side, held_by, None, Values::default()).await?;
         }
         if let Some(holder) = &holder {
@@ -221,6 +243,7 @@ impl Pairing {
     async fn leave(&self, side: Side, own: &Linked, known: &Record, was: Option<&Linked>) -> CrmResult<()> {
         let Some(with) = &known.with else { return Ok(()) };
         if let Some(was) = was {
+            self.set_free(side.other(), with).await?;
             self.show(side.other(), was, None, Values::default()).await?;
         }
         self.unjoin(side.other(), with, &own.id).await?;
@@ -350,22 +373,21 @@ impl Pairing {
                 *value = None;
             }
         }
-        let nothing = links.is_none() && values == Values::default();
+        if links.is_none() && values == Values::default() {
+            return Ok(false);
+        }
+        if link.is_none() {
+            wrote.remove("link");
+        }
+        // Before it is written: who dies in between must know it for ours.
         let url = link.map(|link| link.url.clone()).filter(|_| links.is_some());
-        let remembers = wrote != known.wrote || url.as_ref().is_some_and(|url| !known.shown.contains(url));
-        if remembers {
+        if let Some(url) = url.filter(|url| !known.shown.contains(url)) {
             self.change(side, &record.id, |known| {
-                known.wrote = wrote.clone();
-                if let Some(url) = url.as_ref().filter(|url| !known.shown.contains(url)) {
-                    known.shown.push(url.clone());
-                    let old = known.shown.len().saturating_sub(SHOWN);
-                    known.shown.drain(..old);
-                }
+                known.shown.push(url.clone());
+                let old = known.shown.len().saturating_sub(SHOWN);
+                known.shown.drain(..old);
             })
             .await?;
-        }
-        if nothing {
-            return Ok(false);
         }
         let to = LinkTo {
             id: record.id.clone(),
@@ -387,6 +409,11 @@ impl Pairing {
             _ => of(side, error),
         })?;
         metrics::counter!("snapbridge_link_writes_total", "side" => side_word(side)).increment(1);
+        // Only what was written: a system that was away made nothing of it.
+        if wrote != known.wrote {
+            self.change(side, &record.id, |known| known.wrote = wrote.clone())
+                .await?;
+        }
         Ok(true)
     }
 
@@ -418,8 +445,7 @@ impl Pairing {
         if let Some(record) = &known.with {
             if let Some(dms) = self.read(Side::Dms, record).await? {
                 self.show(Side::Dms, &dms, None, Values::default()).await?;
-                self.note(Side::Dms, record, Trouble::Unmatched).await?;
-                self.look_later(Side::Dms, record).await?;
+                self.set_free(Side::Dms, record).await?;
             }
             self.unjoin(Side::Dms, record, contact).await?;
         }
@@ -427,6 +453,7 @@ impl Pairing {
             known.with = None;
             known.trouble = None;
             known.shown.clear();
+            known.sought_by = None;
             known.wrote.clear();
         })
         .await
@@ -507,7 +534,7 @@ impl Pairing {
             .map_err(store_down)
     }
 
-    async fn note(&self, side: Side, id: &str, trouble: Trouble) -> CrmResult<()> {
+    pub(super) async fn note(&self, side: Side, id: &str, trouble: Trouble) -> CrmResult<()> {
         self.change(side, id, |known| known.trouble = Some(trouble.clone()))
             .await
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Applied, Matched, Wrote};
 use crate::docs::{self, Change};
 use crate::ids::AccountId;
+use crate::keys::Fingerprint;
 use crate::ports::{DocKey, DocKind, Documents, StoreResult};
 use crate::time::Micros;
 
@@ -75,6 +76,9 @@ pub struct Record {
     /// What was written into its fields, and into its place for our link.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub wrote: BTreeMap<String, Wrote>,
+    /// Keyed: what it could be found by when it was linked with nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sought_by: Option<Fingerprint>,
     /// Records that cannot be linked while this one stands as it does: they are to be looked at again when it changes.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub waited_for_by: BTreeSet<(Side, String)>,

@@ -28,6 +28,8 @@ enum Lot {
     Strangers,
     /// Web1on1 learns the right address while the scene runs.
     Late,
+    /// Two people have one address in the DMS, until it learns the second one's own while the scene runs.
+    Cleared,
     GoneAtDms,
     GoneAtChat,
     /// No address in common, but a number, written otherwise.
@@ -54,13 +56,14 @@ impl Lot {
             26..32 => Lot::Capitals,
             32..38 => Lot::HasLinks,
             38..42 => Lot::Renamed,
+            42..46 => Lot::Cleared,
             _ => Lot::Plain,
         }
     }
 
     fn is_pair(self) -> bool {
         use Lot::*;
-        matches!(self, Late | ByPhone | Capitals | HasLinks | Renamed | Plain)
+        matches!(self, Late | Cleared | ByPhone | Capitals | HasLinks | Renamed | Plain)
     }
 }
 
@@ -116,7 +119,7 @@ impl Scene {
             let number = format!("{:08}", 22_000_000 + id);
             let (dms, chat) = match Lot::of(id) {
                 Lot::Shared => (first.clone(), first),
-                Lot::SharedAtDms => (first, own),
+                Lot::SharedAtDms | Lot::Cleared => (first, own),
                 Lot::SharedAtChat => (own, first),
                 Lot::Strangers | Lot::Late => (own, format!("other{id}@x.example")),
                 Lot::ByPhone => {
@@ -201,6 +204,10 @@ impl Scene {
     fn put_right(&self) {
         for id in self.of(&[Lot::Late]) {
             self.sides.edit("chat", id, &format!("p{id}@x.example"), "");
+        }
+        // Nobody tells of the first ones once more.
+        for id in self.of(&[Lot::Cleared]).into_iter().filter(|id| id % 2 == 0) {
+            self.sides.edit("dms", id, &format!("p{id}@x.example"), "");
         }
     }
 
