@@ -177,7 +177,9 @@ impl Pairing {
                 match self.objection(side, own, &one).await? {
                     Some(trouble) => trouble,
                     None => {
-                        self.wake(side, &own.id).await?;
+                        if !known.waited_for_by.is_empty() {
+                            self.wake(side, &own.id).await?;
+                        }
                         self.wake(other, &one.id).await?;
                         self.leave(side, own, known, linked.as_ref()).await?;
                         return Ok(Ok(one));

@@ -11,7 +11,7 @@ use super::*;
 use crate::faults::rabbit::Rabbit;
 use crate::linking::SECRET;
 
-const PEOPLE: u64 = 500;
+const PEOPLE: u64 = 400;
 /// Calls that each system takes. Few enough to hold the work back where the machine is quick.
 const PER_SECOND: u32 = 60;
 
