@@ -239,7 +239,12 @@ on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move 
         sides.person(id, &format!("p{id}@x.example"));
     }
     // Nobody works until the account is resumed.
-    let bridge = sides.bridge(backend, "integrations.dealers.inbox = 160\n").await;
+    let bridge = sides
+        .bridge(
+            backend,
+            "integrations.dealers.inbox = 160\nintegrations.dealers.seed_ahead = 50\n",
+        )
+        .await;
     let account = report(&bridge).await["account"]
         .as_str()
         .expect("an account")
