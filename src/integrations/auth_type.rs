@@ -50,24 +50,26 @@ pub fn credentials(
         }
         return None;
     }
-    let known: Vec<&str> = connector
-        .fields()
-        .iter()
-        .filter(|(_, field)| field.source == FieldSource::Auth)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    for name in given.keys().filter(|name| !known.contains(&name.as_str())) {
-        problems.push(format!(
-            "credentials.{name} is not a field that the connector takes (it takes: {})",
-            known.join(", ")
-        ));
-    }
+    check_names("credentials", connector, &given, problems);
     if let Some(missing) = connector.missing_field(&given) {
         problems.push(format!(
             "credentials.{missing} is missing: with auth_type = \"none\" the workers have no other credentials"
         ));
     }
     Some(given)
+}
+
+/// Fields that the connector does not take of a customer.
+pub fn check_names(key: &str, connector: &Connector, given: &BTreeMap<String, String>, problems: &mut Vec<String>) {
+    let fields = connector.fields().iter();
+    let known = fields.filter(|(_, field)| field.source == FieldSource::Auth);
+    let known: Vec<&str> = known.map(|(name, _)| name.as_str()).collect();
+    for name in given.keys().filter(|name| !known.contains(&name.as_str())) {
+        problems.push(format!(
+            "{key}.{name} is not a field that the connector takes (it takes: {})",
+            known.join(", ")
+        ));
+    }
 }
 
 /// What auth_validation returns comes back in `auth` of every call: it must be something that was learned.

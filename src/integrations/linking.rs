@@ -9,13 +9,14 @@ use contacts::keys::Identity;
 use contacts::ledger::Class;
 use contacts::linking::{BadTemplate, Field, Owner, UrlTemplate};
 use contacts::{AccountId, Micros, Store};
-use crm::{Client, CrmError, CrmResult, FieldSource, Region};
+use crm::{Client, CrmError, CrmResult, Region};
 use parking_lot::Mutex;
 use process::settings::{self, AuthType, FieldOwner, Settings, UpdateAuth};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use worker::linking::{Look, Pairing, Rules};
 
+use super::auth_type::check_names;
 use super::{Deps, Integration, Problems, with_learned};
 
 /// One integration of the kind `linking`.
@@ -314,19 +315,7 @@ fn template(key: &str, text: &str, name: &'static str, problems: &mut Problems) 
 }
 
 fn check_credentials(key: &str, side: &Integration, given: &BTreeMap<String, String>, problems: &mut Problems) {
-    let known: Vec<&str> = side
-        .connector
-        .fields()
-        .iter()
-        .filter(|(_, field)| field.source == FieldSource::Auth)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    for name in given.keys().filter(|name| !known.contains(&name.as_str())) {
-        problems.push(format!(
-            "{key}.{name} is not a field that the connector takes (it takes: {})",
-            known.join(", ")
-        ));
-    }
+    check_names(key, &side.connector, given, problems);
     if let Some(missing) = side.connector.missing_field(given) {
         problems.push(format!("{key}.{missing} is missing; the connector needs it"));
     }
