@@ -46,7 +46,7 @@ pub async fn link(config: Option<&Path>, access: Access, command: Link) -> Resul
             query.extend(dealer.as_deref().map(|dealer| ("dealer", dealer)));
             let reports = ops.get("/api/links", &query).await?;
             ops.show(&reports, |reports| {
-                let all: Vec<String> = rows(reports).iter().map(|report| report_text(report)).collect();
+                let all: Vec<String> = rows(reports).iter().map(report_text).collect();
                 match all.is_empty() {
                     true => "no dealer is configured: [dealers.NAME] in the settings".to_owned(),
                     false => all.join("\n"),
