@@ -233,10 +233,7 @@ on_both!(a_user_of_web1on1_is_an_agent_with_the_next_sync, |backend| async move 
     let agents = || async {
         let (status, page) = bridge.post("/chat/agent_sync", json!({"auth": auth})).await;
         let list = page["agents"].as_array().cloned().unwrap_or_default();
-        match status {
-            200 => list.len(),
-            _ => 0,
-        }
+        if status == 200 { list.len() } else { 0 }
     };
     until("the users are there", || async { agents().await > 0 }).await;
     let before = agents().await;

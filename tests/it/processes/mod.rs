@@ -184,7 +184,11 @@ impl Site {
                 }
                 Backend::Distributed => {
                     let url = redis_url().parse().expect("a store URL");
-                    let settings = store::RedisSettings::default();
+                    // A look is no part of what is tested, however busy the machine.
+                    let settings = store::RedisSettings {
+                        read_timeout: PATIENCE,
+                        ..store::RedisSettings::default()
+                    };
                     store::connect(&url, &self.namespace, settings, Arc::new(SystemClock))
                         .await
                         .expect("a store")

@@ -2,7 +2,7 @@
 //! in double and out of order, while they are edited and deleted and processes and the broker are killed with -9. In the end each
 //! pair shows itself exactly once on each side, nobody else is shown, and the report counts what is true.
 //!
-//! `LINK_PROOF_PEOPLE=10000` plays it with as many people, for half an hour. By default there are as many as a debug build links within
+//! `LINK_PROOF_PEOPLE=10000` plays it with as many people, for as long as that takes. By default there are as many as a debug build links within
 //! a minute or so, on two cores that others use, too.
 
 use fake_crm::RateLimit;
