@@ -12,8 +12,12 @@ use crate::faults::rabbit::Rabbit;
 use crate::linking::SECRET;
 
 const PEOPLE: u64 = 400;
-/// Calls that each system takes. Few enough to hold the work back where the machine is quick.
+/// Calls that each system takes. Few enough to hold the work back where the machine is quick; `LINK_PROOF_PER_SECOND` for others.
 const PER_SECOND: u32 = 60;
+
+fn per_second() -> u32 {
+    std::env::var("LINK_PROOF_PER_SECOND").map_or(PER_SECOND, |calls| calls.parse().expect("how many"))
+}
 
 /// What is to become of a person. Of each hundred, so many are of each lot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +103,7 @@ impl Scene {
     async fn new(backend: Backend, queue: Option<&str>) -> Scene {
         let people = std::env::var("LINK_PROOF_PEOPLE").map_or(PEOPLE, |people| people.parse().expect("how many"));
         assert_eq!(people % 100, 0, "whole hundreds");
-        let sides = Sides::limited(people as usize, PER_SECOND).await;
+        let sides = Sides::limited(people as usize, per_second()).await;
         let more = "integrations.dealers.region = \"NO\"\nintegrations.dealers.owner_name = \"dms\"\n";
         let dealer = Dealer::new(backend, &sides, more, queue);
         let scene = Scene { sides, dealer, people };
@@ -330,7 +334,7 @@ impl Scene {
     /// By the systems' own counters.
     fn assert_within_limits(&self) {
         let limit = RateLimit {
-            max: PER_SECOND,
+            max: per_second(),
             window: Duration::from_secs(1),
         };
         let mut calls = BTreeMap::new();
@@ -351,8 +355,9 @@ impl Scene {
         assert_eq!(self.sides.crm.stats("chat").limits["second"].limit, Some(limit));
         let pairs = (1..=self.people).filter(|id| Lot::of(*id).is_pair()).count();
         figure(&format!(
-            "{pairs} pairs, {} people: calls, and the most in a second of {PER_SECOND}: {calls:?}",
-            self.people
+            "{pairs} pairs, {} people: calls, and the most in a second of {}: {calls:?}",
+            self.people,
+            per_second()
         ));
     }
 }
