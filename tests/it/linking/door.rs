@@ -234,15 +234,15 @@ on_both!(
 );
 
 on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move {
-    let sides = Sides::start(210).await;
-    for id in 1..=200 {
+    let sides = Sides::start(110).await;
+    for id in 1..=100 {
         sides.person(id, &format!("p{id}@x.example"));
     }
     // Nobody works until the account is resumed.
     let bridge = sides
         .bridge(
             backend,
-            "integrations.dealers.inbox = 160\nintegrations.dealers.seed_ahead = 50\n",
+            "integrations.dealers.inbox = 64\nintegrations.dealers.seed_ahead = 20\n",
         )
         .await;
     let account = report(&bridge).await["account"]
@@ -256,7 +256,7 @@ on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move 
             == 200
     })
     .await;
-    sides.tell(&bridge.url, json!({"all": true}));
+    sides.tell(&bridge.url, json!({"all": true, "backoff_ms": 5}));
     until("the inbox is full", || async {
         sides.crm.stats("dms").webhooks.attempts.contains_key("429")
     })
@@ -274,7 +274,7 @@ on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move 
     assert!(metric(&bridge, "snapbridge_link_full_total", "dealers").await >= 1.0);
     api(&bridge, Method::POST, &format!("/api/accounts/{account}/resume"), None).await;
     until("everybody is linked", || async {
-        (1..=200).all(|id| sides.is_linked(id))
+        (1..=100).all(|id| sides.is_linked(id))
     })
     .await;
     bridge.stop().await;

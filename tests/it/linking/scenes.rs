@@ -118,20 +118,20 @@ on_both!(events_of_web1on1_link_flow_and_come_to_rest, |backend| async move {
 });
 
 on_both!(a_dealer_is_seeded_reported_and_taken_apart, |backend| async move {
-    let sides = Sides::start(300).await;
-    for id in 1..=300 {
+    let sides = Sides::start(120).await;
+    for id in 1..=120 {
         sides.person(id, &format!("p{id}@x.example"));
     }
     let more = "dealers.oslo.seed = true\nintegrations.dealers.seed_ahead = 25\n";
     let bridge = sides.bridge(backend, more).await;
     until("everybody is linked without a word from the DMS", || async {
         let report = report(&bridge).await;
-        report["linked"] == 300 && report["waiting"] == 0
+        report["linked"] == 120 && report["waiting"] == 0
     })
     .await;
-    assert!((1..=300).all(|id| sides.is_linked(id)));
+    assert!((1..=120).all(|id| sides.is_linked(id)));
     let known = report(&bridge).await;
-    assert_eq!(known["seeding"]["seen"], 300);
+    assert_eq!(known["seeding"]["seen"], 120);
     assert!(!known["seeding"]["ended"].is_null());
     // Once is enough.
     let writes = (sides.crm.history("dms").len(), sides.crm.history("chat").len());
@@ -175,7 +175,7 @@ on_both!(a_dealer_is_seeded_reported_and_taken_apart, |backend| async move {
     assert_eq!(status, 200);
     until("all links are gone", || async { report(&bridge).await["linked"] == 0 }).await;
     until_idle(&bridge).await;
-    assert!((1..=300).all(|id| sides.has_no_links(id)));
+    assert!((1..=120).all(|id| sides.has_no_links(id)));
     let (_, audit) = api(&bridge, Method::GET, "/api/audit", None).await;
     let deeds: Vec<&str> = audit
         .as_array()
