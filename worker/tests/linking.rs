@@ -9,7 +9,7 @@ use contacts::inbox::{self, Settled};
 use contacts::keys::{Identity, Keys, RawKey};
 use contacts::linking::records::{self, Side, Trouble};
 use contacts::linking::{
-    Change, Event, Field, Needle, Owner, Payload, Person, Remove, Seed, Stamp, Update, UrlTemplate,
+    Change, Event, Field, Needle, Owner, Payload, Person, Remove, Seed, Stamp, Tidy, Update, UrlTemplate,
 };
 use contacts::ports::Scratch;
 use contacts::{AccountId, Clock, ErrorKind, Micros, SystemClock};
@@ -731,6 +731,26 @@ async fn all_records_are_seeded_in_small_steps_and_with_progress() {
     let seeding = records::seeding(&scene.store, &scene.account).await.unwrap();
     assert_eq!((seeding.began, seeding.seen), (Some(Micros(7)), 20));
     assert!(seeding.ended.is_some());
+}
+
+#[tokio::test]
+async fn links_of_records_that_the_dms_lost_without_a_word_are_tidied_away() {
+    let scene = Scene::new(&[]);
+    for n in 1..=25 {
+        scene.person(n, &format!("p{n}@x.example"), "", "");
+        scene.done(&scene.update(&format!("d{n}"))).await;
+    }
+    for n in [3, 24] {
+        scene.dms.rows.lock().remove(&format!("d{n}"));
+    }
+    scene.done(&Payload::Tidy(Tidy::default())).await;
+    scene.drain().await;
+    for n in 1..=25 {
+        let is_gone = [3, 24].contains(&n);
+        assert_eq!(scene.is_linked(n), !is_gone, "{n}");
+        assert_eq!(scene.web1on1.urls(&format!("c{n}")).is_empty(), is_gone, "{n}");
+    }
+    assert_eq!(scene.trouble(Side::Web1on1, "c3").await, Some(Trouble::Unmatched));
 }
 
 #[tokio::test]

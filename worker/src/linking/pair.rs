@@ -124,8 +124,10 @@ impl Pairing {
     /// A linked record that the DMS no longer has loses its links.
     pub(super) async fn part_if_gone(&self, record: &str) -> CrmResult<()> {
         let known = self.known(Side::Dms, record).await?;
-        if known.with.is_some() && self.read(Side::Dms, record).await?.is_none() {
+        let Some(contact) = &known.with else { return Ok(()) };
+        if self.read(Side::Dms, record).await?.is_none() {
             self.wake(Side::Dms, record).await?;
+            self.set_free(Side::Web1on1, contact).await?;
             self.part(record).await?;
         }
         Ok(())
@@ -143,14 +145,7 @@ impl Pairing {
         if let Some(dms) = self.read(Side::Dms, record).await? {
             self.show(Side::Dms, &dms, None, Values::default()).await?;
         }
-        self.change(Side::Dms, record, |known| {
-            known.with = None;
-            known.trouble = None;
-            known.shown.clear();
-            known.sought_by = None;
-            known.wrote.clear();
-        })
-        .await
+        self.change(Side::Dms, record, Record::stands_alone).await
     }
 
     /// The record of the other system that `own` means, or why there is none, which is noted.
@@ -451,14 +446,7 @@ impl Pairing {
             }
             self.unjoin(Side::Dms, record, contact).await?;
         }
-        self.change(Side::Web1on1, contact, |known| {
-            known.with = None;
-            known.trouble = None;
-            known.shown.clear();
-            known.sought_by = None;
-            known.wrote.clear();
-        })
-        .await
+        self.change(Side::Web1on1, contact, Record::stands_alone).await
     }
 
     /// Whom a record is linked with, if that one is still there.

@@ -99,6 +99,15 @@ impl Record {
         *self == worth_nothing
     }
 
+    /// It has no partner and shows nothing of one; what events told of it stays known.
+    pub fn stands_alone(&mut self) {
+        self.with = None;
+        self.trouble = None;
+        self.shown.clear();
+        self.sought_by = None;
+        self.wrote.clear();
+    }
+
     /// Another record is to be looked at when this one changes.
     pub fn is_waited_for(&mut self, side: Side, id: &str) {
         if self.waited_for_by.len() < MOST_WAITING {
