@@ -488,10 +488,10 @@ async fn invariant_13_where_users_can_slip_from_page_to_page_two_lists_must_agre
     scene.pass().await;
     drop(worker);
     // Between two pages somebody of the first one goes: the fourth becomes the third, and no page shows them.
-    *office.hangs_at.lock() = Some(office.calls() + 2);
+    let hangs = office.calls() + 2;
+    *office.hangs_at.lock() = Some(hangs);
     let worker = scene.worker(0);
     scene.ring().await;
-    let hangs = office.calls() + 2;
     scene
         .until("the second page hangs", async |scene| scene.office.calls() == hangs)
         .await;
