@@ -1,5 +1,7 @@
 //! What mapping a contact costs, against parsing the same body with serde_json and writing it out again: bodies of the
 //! shipped connectors' fixtures, from the bytes of the reply to the bytes of Talkdesk's contacts, in interleaved rounds.
+//!
+//! `cargo bench -p crm --bench mapping`, with ids of connectors behind ` -- ` for these alone.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it found")]
 
@@ -40,6 +42,8 @@ fn main() -> anyhow::Result<()> {
         cases.len()
     );
     cases.sort_by(|a, b| a.id.cmp(&b.id));
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    cases.retain(|case| wanted.is_empty() || wanted.contains(&case.id));
     println!(
         "µs a contact, median of {ROUNDS} rounds; the ratio is mapped to parsed and written, least … most (goal {GOAL})"
     );

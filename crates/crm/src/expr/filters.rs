@@ -1,6 +1,8 @@
 //! The filters and tests of the language. They take whatever a CRM sends: a missing field, `null`, `false` and `""` are
 //! all "nothing" (Odoo writes an empty field as `false`).
 
+use std::borrow::Cow;
+
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
@@ -25,22 +27,26 @@ pub(super) const TESTS: &[&str] = &[
 ];
 
 pub(super) fn install(environment: &mut Environment<'static>) {
-    environment.add_filter("compact", compact);
+    environment.add_filter("compact", |list: Value| Ok(compact(items(&list)?)));
     environment.add_filter("digits", digits);
-    environment.add_filter("first", |list: Value| edge(&list, false));
-    environment.add_filter("flatten", flatten);
+    environment.add_filter("first", |list: Value| Ok(first(items(&list)?)));
+    environment.add_filter("flatten", |list: Value| flatten(items(&list)?));
     environment.add_filter("int", int);
-    environment.add_filter("join", join);
-    environment.add_filter("label", label);
-    environment.add_filter("last", |list: Value| edge(&list, true));
+    environment.add_filter("join", |list: Value, glue: Option<String>| {
+        join(&items(&list)?, glue.as_deref().unwrap_or_default())
+    });
+    environment.add_filter("label", |list: Value| Ok(label(items(&list)?)));
+    environment.add_filter("last", |list: Value| Ok(items(&list)?.pop().unwrap_or_default()));
     environment.add_filter("lower", |value: Value| scalar(&value).to_lowercase());
     environment.add_filter("map", map);
     environment.add_filter("odata", |value: Value| quoted(&value, "''"));
     environment.add_filter("put", put);
-    environment.add_filter("replace", replace);
+    environment.add_filter("replace", |value: Value, from: String, to: String| {
+        replace(&value, &from, &to)
+    });
     environment.add_filter("soql", |value: Value| quoted(&value, "\\'"));
-    environment.add_filter("split", split);
-    environment.add_filter("string", |value: Value| scalar(&value));
+    environment.add_filter("split", |value: Value, separator: String| split(&value, &separator));
+    environment.add_filter("string", |value: Value| scalar(&value).into_owned());
     environment.add_filter("trim", |value: Value| scalar(&value).trim().to_owned());
     environment.add_filter("unique", unique);
     environment.add_filter("upper", |value: Value| scalar(&value).to_uppercase());
@@ -74,16 +80,16 @@ pub(crate) fn is_empty(value: &Value) -> bool {
 }
 
 /// Text of a scalar; `""` for nothing, lists and objects.
-fn scalar(value: &Value) -> String {
+pub(super) fn scalar(value: &Value) -> Cow<'_, str> {
     match value.kind() {
-        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
-        ValueKind::Number => value.to_string(),
-        ValueKind::Bool if value.is_true() => "true".to_owned(),
-        _ => String::new(),
+        ValueKind::String => value.as_str().unwrap_or_default().into(),
+        ValueKind::Number => value.to_string().into(),
+        ValueKind::Bool if value.is_true() => "true".into(),
+        _ => "".into(),
     }
 }
 
-fn items(value: &Value) -> Result<Vec<Value>, Error> {
+pub(super) fn items(value: &Value) -> Result<Vec<Value>, Error> {
     if is_empty(value) {
         return Ok(Vec::new());
     }
@@ -101,10 +107,9 @@ fn too_long() -> Error {
     Error::new(ErrorKind::InvalidOperation, "a list or text is too long for a filter")
 }
 
-fn compact(value: Value) -> Result<Vec<Value>, Error> {
-    let mut list = items(&value)?;
+pub(super) fn compact(mut list: Vec<Value>) -> Vec<Value> {
     list.retain(|item| !is_empty(item));
-    Ok(list)
+    list
 }
 
 /// A phone number as it is dialled, without what people write between the digits.
@@ -112,9 +117,9 @@ fn digits(value: Value) -> String {
     scalar(&value).chars().filter(char::is_ascii_digit).collect()
 }
 
-fn flatten(value: Value) -> Result<Vec<Value>, Error> {
-    let mut flat = Vec::new();
-    for item in items(&value)? {
+pub(super) fn flatten(list: Vec<Value>) -> Result<Vec<Value>, Error> {
+    let mut flat = Vec::with_capacity(list.len());
+    for item in list {
         if item.kind() == ValueKind::Seq {
             flat.extend(items(&item)?)
         } else {
@@ -135,14 +140,8 @@ fn unique(value: Value) -> Result<Vec<Value>, Error> {
     Ok(list)
 }
 
-fn edge(list: &Value, last: bool) -> Result<Value, Error> {
-    let mut list = items(list)?;
-    let item = if last {
-        list.pop()
-    } else {
-        (!list.is_empty()).then(|| list.swap_remove(0))
-    };
-    Ok(item.unwrap_or(Value::UNDEFINED))
+pub(super) fn first(list: Vec<Value>) -> Value {
+    list.into_iter().next().unwrap_or_default()
 }
 
 fn int(value: Value) -> Value {
@@ -155,40 +154,40 @@ fn int(value: Value) -> Value {
         .map_or(Value::UNDEFINED, Value::from)
 }
 
-fn join(value: Value, glue: Option<String>) -> Result<String, Error> {
-    let parts: Vec<String> = items(&value)?.iter().map(scalar).collect();
-    if parts.iter().map(String::len).sum::<usize>() > LONGEST_TEXT {
+pub(super) fn join(list: &[Value], glue: &str) -> Result<String, Error> {
+    let parts: Vec<Cow<'_, str>> = list.iter().map(scalar).collect();
+    if parts.iter().map(|part| part.len()).sum::<usize>() > LONGEST_TEXT {
         return Err(too_long());
     }
-    Ok(parts.join(glue.as_deref().unwrap_or_default()))
+    Ok(parts.join(glue))
 }
 
 /// The text of a pair `[id, label]` (Odoo's many2one); nothing stays nothing.
-fn label(value: Value) -> Result<Value, Error> {
-    Ok(items(&value)?.into_iter().nth(1).unwrap_or(Value::UNDEFINED))
+pub(super) fn label(list: Vec<Value>) -> Value {
+    list.into_iter().nth(1).unwrap_or_default()
 }
 
 /// Without a separator: into its characters.
-fn split(value: Value, separator: String) -> Vec<String> {
-    let text = scalar(&value);
+pub(super) fn split(value: &Value, separator: &str) -> Vec<String> {
+    let text = scalar(value);
     if text.is_empty() {
         return Vec::new();
     }
     if separator.is_empty() {
         return text.chars().take(LONGEST_LIST).map(String::from).collect();
     }
-    text.split(&separator)
+    text.split(separator)
         .take(LONGEST_LIST)
         .map(|part| part.trim().to_owned())
         .collect()
 }
 
-fn replace(value: Value, from: String, to: String) -> Result<String, Error> {
-    let text = scalar(&value);
+pub(super) fn replace(value: &Value, from: &str, to: &str) -> Result<String, Error> {
+    let text = scalar(value);
     if from.is_empty() || text.len().saturating_mul(to.len().max(1)) > LONGEST_TEXT {
         return Err(too_long());
     }
-    Ok(text.replace(&from, &to))
+    Ok(text.replace(from, to))
 }
 
 /// `list|map(attribute='x')` takes a field of each object, `list|map('int')` and `list|map('string')` convert.
@@ -259,7 +258,7 @@ fn quoted(value: &Value, quote: &str) -> Result<String, Error> {
 fn literal(value: &Value, quote: &str) -> String {
     let text = scalar(value);
     let text = if quote.starts_with('\\') {
-        text.replace('\\', "\\\\")
+        text.replace('\\', "\\\\").into()
     } else {
         text
     };

@@ -1,6 +1,7 @@
 //! The one language of connector files: minijinja expressions in an empty environment with a closed list of filters.
 //! Everywhere a value is computed an [`Expr`] stands; in the strings of a request a [`Template`] with `${…}` parts does.
 
+mod direct;
 mod filters;
 mod names;
 mod scan;
@@ -14,6 +15,8 @@ use minijinja::{Environment, Expression, UndefinedBehavior, Value};
 pub(crate) use filters::is_empty;
 pub use names::{Attributes, Names};
 pub use template::{Template, Tree};
+
+use direct::Direct;
 
 /// Instructions one evaluation may take. The work inside a filter is not counted by it, hence the caps in the filters.
 const FUEL: u64 = 20_000;
@@ -33,6 +36,8 @@ pub struct Expr {
     /// Byte offset of its first character in the connector file.
     pub at: usize,
     code: Expression<'static, 'static>,
+    /// The same, where it is simple.
+    direct: Option<Direct>,
 }
 
 impl std::fmt::Debug for Expr {
@@ -83,6 +88,7 @@ impl Expr {
             text: text.to_owned(),
             at,
             code,
+            direct: Direct::of(text),
         })
     }
 
@@ -91,6 +97,13 @@ impl Expr {
     }
 
     pub fn eval(&self, scope: &Value) -> Result<Value, ExprError> {
+        match self.direct.as_ref().and_then(|direct| direct.eval(scope)) {
+            Some(found) => Ok(found),
+            None => self.eval_by_engine(scope),
+        }
+    }
+
+    fn eval_by_engine(&self, scope: &Value) -> Result<Value, ExprError> {
         self.code
             .eval(scope.clone())
             .map_err(|error| ExprError::new(format!("`{}` failed: {}", self.text, reason(&error))))
