@@ -24,6 +24,11 @@ pub const STEPS: &[Step] = &[
         name: "lookup_holders",
         description: "the first id of each lookup key moves from a sorted set into a hash; stop fronts and workers before",
     },
+    Step {
+        number: 3,
+        name: "lookup_buckets",
+        description: "pairs of lookup key and id move into 64 strings a snapshot; stop fronts and workers before",
+    },
 ];
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Commits: what is known of the records is read, [`plan`] decides in Rust, and a transaction writes.
 //!
-//! **Nobody can have written between reading and writing.** All keys of the snapshot are watched from before the first
-//! read on, on a connection of the commit's own, so the transaction is carried out only if none of them was touched, and
-//! else nothing of it is; then everything is read anew. A lease has one holder, so that is rare. What the transaction
-//! writes, position, fence and progress included, becomes visible, and reaches the append-only file, as a whole.
+//! **Nobody can have written between reading and writing.** The snapshot's head, which whoever writes to the snapshot
+//! changes, and what it counts are watched from before the first read on, on a connection of the commit's own, so the
+//! transaction is carried out only if none of them was touched, and else nothing of it is; then everything is read anew. A
+//! lease has one holder, so that is rare. What the transaction writes, position, fence and progress included, becomes visible, and reaches the append-only file, as a whole.
 //!
 //! **Nothing appears at or behind a position already readable**, though the server's clock is read a trip before the
 //! write. What readers hold (a position, a frozen end) comes from the head or from records, never from a clock, so it is at
@@ -11,6 +11,9 @@
 //! still the head's when they appear: the head is watched. The clock only shapes them like time, and lifts them above those
 //! of a snapshot that was lost; a snapshot lost in between is a watched key touched.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use contacts::ports::{Commit, Committed, Snapshots, StoreErrorKind, StoreResult};
 use contacts::record::Known;
 use contacts::{AccountId, Fence, Generation, Micros, Position, StoreError, Stream};
@@ -20,8 +23,9 @@ use super::RedisStore;
 use super::error::unreadable;
 use super::frame::Reply;
 use super::keys::SnapshotKeys;
+use super::lookups::{Changes, rewritten};
 use super::packed::{self, from_hex, hex};
-use super::plan::{Moves, Plan, Touched, plan};
+use super::plan::{Plan, Touched, plan};
 use super::pool::Conversation;
 use crate::memory::{admit, no_snapshot};
 
@@ -69,8 +73,8 @@ impl RedisStore {
         }
         let plan = plan(commit, &touched, read.known, head.position, head.count, read.clock);
         let lookups = plan.lookups();
-        let holders = holders(&mut conversation, keys, &lookups.keys).await?;
-        let (write, replies) = writing(keys, commit, &plan, &lookups.moves(&holders), read.clock)?;
+        let due = due(&mut conversation, keys, &lookups).await?;
+        let (write, replies) = writing(keys, commit, &plan, &lookups, due, read.clock)?;
         let answers = conversation.ask(DOING, &write, replies).await?;
         conversation.keep();
         match answers.last() {
@@ -84,7 +88,7 @@ impl RedisStore {
 /// Everything that decides, and how many replies it has.
 fn reading(keys: &SnapshotKeys, ids: &[&str]) -> (Pipeline, usize) {
     let mut asked = redis::pipe();
-    asked.cmd("WATCH").arg(&keys.all());
+    asked.cmd("WATCH").arg(&keys.counted());
     asked
         .cmd("HMGET")
         .arg(&keys.head)
@@ -168,21 +172,42 @@ fn read<T: FromRedisValue>(value: Value) -> StoreResult<T> {
     redis::from_redis_value(value).map_err(|_| unreadable("what a commit read"))
 }
 
-async fn holders(
+/// Buckets of lookup keys that this commit is to write anew, as they are. Nothing is asked if it takes no pair away.
+async fn due(
     conversation: &mut Conversation<'_>,
     keys: &SnapshotKeys,
-    lookups: &[u64],
-) -> StoreResult<Vec<Option<String>>> {
-    if lookups.is_empty() {
-        return Ok(Vec::new());
+    changes: &Changes,
+) -> StoreResult<BTreeMap<u8, Bytes>> {
+    let wearing: Vec<u8> = changes.wearing().collect();
+    if wearing.is_empty() {
+        return Ok(BTreeMap::new());
     }
     let mut asked = redis::pipe();
-    let fields = asked.cmd("HMGET").arg(&keys.holders);
-    for key in lookups {
-        fields.arg(&key.to_be_bytes());
+    let worn = asked.cmd("HMGET").arg(&keys.worn);
+    for bucket in &wearing {
+        worn.arg(bucket);
     }
+    for bucket in &wearing {
+        asked.cmd("STRLEN").arg(keys.bucket(*bucket));
+    }
+    let mut replies = conversation.ask(DOING, &asked, 1 + wearing.len()).await?.into_iter();
+    let mut next = || replies.next().map_or(Value::Nil, value);
+    let worn: Vec<Option<u64>> = read(next())?;
+    let mut state = Vec::with_capacity(wearing.len());
+    for (bucket, worn) in wearing.into_iter().zip(worn) {
+        state.push((bucket, read(next())?, worn.unwrap_or_default()));
+    }
+    let due = changes.due(state);
+    if due.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let names: Vec<String> = due.iter().map(|bucket| keys.bucket(*bucket)).collect();
+    let mut asked = redis::pipe();
+    asked.cmd("MGET").arg(names);
     let reply = conversation.ask(DOING, &asked, 1).await?;
-    read(reply.into_iter().next().map_or(Value::Nil, value))
+    let buckets: Vec<Option<Bytes>> = read(reply.into_iter().next().map_or(Value::Nil, value))?;
+    let buckets = buckets.into_iter().map(Option::unwrap_or_default);
+    Ok(due.into_iter().zip(buckets).collect())
 }
 
 /// The transaction, and how many replies it has.
@@ -190,7 +215,8 @@ fn writing(
     keys: &SnapshotKeys,
     commit: &Commit,
     plan: &Plan<'_>,
-    moves: &Moves<'_>,
+    lookups: &Changes,
+    mut due: BTreeMap<u8, Bytes>,
     clock: Micros,
 ) -> StoreResult<(Pipeline, usize)> {
     let mut all = redis::pipe();
@@ -218,24 +244,24 @@ fn writing(
             stones.pair(b"0", |member| packed::put_pair(member, time.0, record.id));
         }
     }
-    let mut free = Gathered::new("HDEL", &keys.holders);
-    for key in &moves.free {
-        free.one(|field| field.extend_from_slice(&key.to_be_bytes()));
-    }
-    let mut held = Gathered::new("HSET", &keys.holders);
-    for (key, id) in &moves.held {
-        held.pair(&key.to_be_bytes(), |value| value.extend_from_slice(id.as_bytes()));
-    }
-    let mut unshared = Gathered::new("ZREM", &keys.lookups);
-    for (key, id) in &moves.unshared {
-        unshared.one(|member| packed::put_pair(member, *key, id));
-    }
-    let mut shared = Gathered::new("ZADD", &keys.lookups);
-    for (key, id) in &moves.shared {
-        shared.pair(b"0", |member| packed::put_pair(member, *key, id));
-    }
-    for gathered in [bodies, ids, gone_stones, stones, free, held, unshared, shared] {
+    for gathered in [bodies, ids, gone_stones, stones] {
         gathered.add_to(&mut all);
+    }
+    for (number, change) in &lookups.buckets {
+        let bucket = keys.bucket(*number);
+        match due.remove(number) {
+            Some(before) => {
+                let kept = rewritten(&[&before, change.entries.as_slice()].concat())?;
+                all.cmd("SET").arg(bucket).arg(kept);
+                all.cmd("HDEL").arg(&keys.worn).arg(number);
+            }
+            None => {
+                all.cmd("APPEND").arg(bucket).arg(&change.entries);
+                if change.worn > 0 {
+                    all.cmd("HINCRBY").arg(&keys.worn).arg(number).arg(change.worn);
+                }
+            }
+        }
     }
     let head = all.cmd("HSET").arg(&keys.head);
     head.arg("fence").arg(hex(commit.fence.0));

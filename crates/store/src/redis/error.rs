@@ -30,7 +30,10 @@ pub(super) fn unreadable(what: &str) -> StoreError {
 }
 
 fn kind(error: &RedisError) -> StoreErrorKind {
-    match (error.code(), error.kind()) {
+    // The first error of a pipeline speaks for it.
+    let errors = error.clone().into_server_errors();
+    let code = errors.as_ref().and_then(|errors| Some(errors.first()?.1.code()));
+    match (code, error.kind()) {
         // Memory is used up, or the disk is and Redis was told not to go on without saving.
         (Some("OOM" | "MISCONF"), _) => StoreErrorKind::Full,
         (Some("WRONGTYPE"), _) | (None, ErrorKind::UnexpectedReturnType | ErrorKind::Parse) => {

@@ -4,6 +4,8 @@
 use contacts::ports::{DocKey, DocKind, StoreErrorKind};
 use contacts::{AccountId, Shard, StoreError, Stream};
 
+use super::lookups::BUCKETS;
+
 /// Keeps the keys of one installation apart from all others on the same server.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -20,24 +22,28 @@ pub(super) struct SnapshotKeys {
     pub ids: String,
     /// Lex sorted set: observed (16 hex digits), id.
     pub stones: String,
-    /// Hash: lookup key (8 bytes, high byte first) → the first id that carries it.
-    pub holders: String,
-    /// Lex sorted set: lookup key (16 hex digits), id. The ids that carry a key beside its holder; of what step 1 of the
-    /// layout left, all of them.
-    pub lookups: String,
+    /// Hash: number of a bucket → how many bytes of it mean nothing any more; without those of which none do.
+    pub worn: String,
+    /// Of the buckets.
+    prefix: String,
 }
 
 impl SnapshotKeys {
-    /// In the order in which scripts take them.
-    pub fn all(&self) -> [&str; 6] {
-        [
-            &self.head,
-            &self.bodies,
-            &self.ids,
-            &self.stones,
-            &self.holders,
-            &self.lookups,
-        ]
+    /// The head and what it counts, in the order in which scripts take them. Whatever changes a snapshot changes its head.
+    pub fn counted(&self) -> [&str; 4] {
+        [&self.head, &self.bodies, &self.ids, &self.stones]
+    }
+
+    /// String: pairs of lookup key and id ([`super::lookups`]).
+    pub fn bucket(&self, number: u8) -> String {
+        format!("{}{number:02x}", self.prefix)
+    }
+
+    /// The counted ones first.
+    pub fn all(&self) -> Vec<String> {
+        let counted = self.counted().map(str::to_owned).into_iter();
+        let buckets = (0..BUCKETS).map(|number| self.bucket(number));
+        counted.chain([self.worn.clone()]).chain(buckets).collect()
     }
 }
 
@@ -88,14 +94,14 @@ impl Keys {
             bodies: key("bodies"),
             ids: key("ids"),
             stones: key("stones"),
-            holders: key("holders"),
-            lookups: key("lookups"),
+            worn: key("worn"),
+            prefix: key("keys:"),
         }
     }
 
-    /// Pattern of the sorted sets of lookup keys of all snapshots.
-    pub fn all_lookups(&self) -> String {
-        format!("{{s???}}:{}:v1:snap:*:lookups", self.namespace)
+    /// Pattern of a part of all snapshots.
+    pub fn everywhere(&self, part: &str) -> String {
+        format!("{{s???}}:{}:v1:snap:*:{part}", self.namespace)
     }
 
     /// Sorted set: dirty ids by mark.
@@ -128,6 +134,10 @@ mod tests {
         assert_eq!(
             keys.snapshot(&account, Stream::Contacts).bodies,
             "{s155}:prod-1:v1:snap:abcdefghijklmnopqrstuvwx23:contacts:bodies"
+        );
+        assert_eq!(
+            keys.snapshot(&account, Stream::Contacts).bucket(63),
+            "{s155}:prod-1:v1:snap:abcdefghijklmnopqrstuvwx23:contacts:keys:3f"
         );
         assert_eq!(
             keys.document(&DocKey::of_account(DocKind::Work, &account)),

@@ -4,8 +4,11 @@ use contacts::StoreError;
 use migrations::redis::STEPS;
 use redis::Script;
 
+use super::error::unreadable;
 use super::keys::Keys;
 use super::link::Link;
+use super::lookups::Changes;
+use super::packed::from_hex;
 use crate::layout::{Known, StepReport, StepState, applied, require_complete};
 
 fn known() -> Vec<Known> {
@@ -39,8 +42,10 @@ pub(super) async fn bring_up_to_date(link: &Link, keys: &Keys, dry_run: bool) ->
             (false, true) => StepState::Pending,
             (false, false) => {
                 // Step 1 has nothing to convert: before it there were no keys.
-                if step.number == 2 {
-                    hold_lookups(link, keys).await?;
+                match step.number {
+                    2 => hold_lookups(link, keys).await?,
+                    3 => append_lookups(link, keys).await?,
+                    _ => {}
                 }
                 let record = redis::cmd("HSETNX")
                     .arg(keys.layout())
@@ -64,28 +69,89 @@ const PIECE: usize = 200;
 /// that a snapshot that is converted in part is whole. A process of step 1 would not find those that moved.
 async fn hold_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
     let script = Script::new(include_str!("hold.lua"));
+    for_each(link, &keys.everywhere("lookups"), async |lookups| {
+        let holders = sibling(lookups, "lookups", "holders");
+        let mut from = Some(b"-".to_vec());
+        while let Some(start) = from {
+            let mut piece = script.prepare_invoke();
+            piece.key(lookups).key(&holders).arg(start).arg(PIECE);
+            let last: Option<Vec<u8>> = link.script("move lookup keys", &piece).await?;
+            from = last.map(|last| [b"(".as_slice(), &last].concat());
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Step 3. Before it the pairs lie in a hash (the first id of a key) and a sorted set (all others). What was appended before a
+/// conversion was cut short is appended again, which says nothing new; the old places go when all of them is appended.
+async fn append_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
+    for (part, scan) in [("holders", "HSCAN"), ("lookups", "ZSCAN")] {
+        for_each(link, &keys.everywhere(part), async |old| {
+            let mut cursor = "0".to_owned();
+            loop {
+                let piece = redis::cmd(scan).arg(old).arg(&cursor).arg("COUNT").arg(PIECE).clone();
+                // Field and value, or member and score.
+                let (next, found): (String, Vec<(Vec<u8>, Vec<u8>)>) = link.query("read lookup keys", &piece).await?;
+                let mut changes = Changes::default();
+                for (first, second) in &found {
+                    let (key, id) = match part {
+                        "holders" => (
+                            <[u8; 8]>::try_from(first.as_slice()).map(u64::from_be_bytes).ok(),
+                            Some(second.as_slice()),
+                        ),
+                        _ => (first.get(..16).and_then(|key| from_hex(key).ok()), first.get(16..)),
+                    };
+                    let pair = key.zip(id.and_then(|id| std::str::from_utf8(id).ok()));
+                    let (key, id) = pair.ok_or_else(|| unreadable("a lookup key"))?;
+                    changes.add(key, id);
+                }
+                let mut append = redis::pipe();
+                for (number, change) in &changes.buckets {
+                    let bucket = sibling(old, part, &format!("keys:{number:02x}"));
+                    append.cmd("APPEND").arg(bucket).arg(&change.entries).ignore();
+                }
+                if !changes.buckets.is_empty() {
+                    let () = link.pipeline("append lookup keys", &append).await?;
+                }
+                if next == "0" {
+                    break;
+                }
+                cursor = next;
+            }
+            let _: u64 = link
+                .query("drop the old lookup keys", redis::cmd("UNLINK").arg(old))
+                .await?;
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Another part of the same snapshot.
+fn sibling(key: &str, part: &str, other: &str) -> String {
+    format!("{}{other}", key.strip_suffix(part).unwrap_or(key))
+}
+
+/// Every key that matches, at least once.
+async fn for_each(
+    link: &Link,
+    pattern: &str,
+    act: impl AsyncFn(&str) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut cursor = "0".to_owned();
     loop {
         let scan = redis::cmd("SCAN")
             .arg(&cursor)
             .arg("MATCH")
-            .arg(keys.all_lookups())
+            .arg(pattern)
             .arg("COUNT")
             .arg(SCAN)
             .clone();
         let (next, found): (String, Vec<String>) = link.query("look for snapshots", &scan).await?;
-        for lookups in found {
-            let Some(snapshot) = lookups.strip_suffix("lookups") else {
-                continue;
-            };
-            let holders = format!("{snapshot}holders");
-            let mut from = Some(b"-".to_vec());
-            while let Some(start) = from {
-                let mut piece = script.prepare_invoke();
-                piece.key(&lookups).key(&holders).arg(start).arg(PIECE);
-                let last: Option<Vec<u8>> = link.script("move lookup keys", &piece).await?;
-                from = last.map(|last| [b"(".as_slice(), &last].concat());
-            }
+        for key in found {
+            act(&key).await?;
         }
         if next == "0" {
             return Ok(());

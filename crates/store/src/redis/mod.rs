@@ -8,6 +8,7 @@ mod frame;
 mod keys;
 mod layout;
 mod link;
+mod lookups;
 mod marks;
 mod packed;
 mod plan;

@@ -67,7 +67,7 @@ pub(super) fn put_member(to: &mut Vec<u8>, position: Position, row: &Row) {
     to.extend_from_slice(&row.body);
 }
 
-/// Appends a member of the lookup keys, or of the tombstones.
+/// Appends a member of the tombstones.
 pub(super) fn put_pair(to: &mut Vec<u8>, number: u64, id: &str) {
     put_hex(to, number);
     to.extend_from_slice(id.as_bytes());

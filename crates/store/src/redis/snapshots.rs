@@ -10,6 +10,7 @@ use redis::Value;
 use super::RedisStore;
 use super::error::unreadable;
 use super::frame::Reply;
+use super::lookups;
 use super::packed::{self, JSON_AT, from_hex, hex};
 use crate::memory::{fenced, no_snapshot};
 use crate::page::{Builder, Offered};
@@ -36,7 +37,7 @@ const HEAD: [&str; 9] = [
 impl Snapshots for RedisStore {
     async fn head(&self, account: &AccountId, stream: Stream) -> StoreResult<Option<Head>> {
         let mut script = self.scripts.head.prepare_invoke();
-        script.key(&self.keys.snapshot(account, stream).all()).arg(&HEAD);
+        script.key(&self.keys.snapshot(account, stream).counted()).arg(&HEAD);
         let fields: Option<Vec<Option<Bytes>>> = self.reads.script("read a snapshot's head", &script).await?;
         fields.map_or(Ok(None), |fields| head(&fields))
     }
@@ -146,23 +147,10 @@ impl Snapshots for RedisStore {
     }
 
     async fn find(&self, account: &AccountId, stream: Stream, key: u64) -> StoreResult<Vec<String>> {
-        let keys = self.keys.snapshot(account, stream);
-        let text = hex(key);
-        // No text in UTF-8 holds the byte FF.
-        let end = [b"(", text.as_bytes(), b"\xff"].concat();
-        let mut both = redis::pipe();
-        both.cmd("HGET").arg(&keys.holders).arg(&key.to_be_bytes());
-        let range = both.cmd("ZRANGE").arg(&keys.lookups);
-        range.arg(format!("[{text}")).arg(end).arg("BYLEX");
-        let (holder, others): (Option<String>, Vec<String>) = self.reads.pipeline("look up a key", &both).await?;
-        let id = |member: String| {
-            let id = member.get(16..).map(str::to_owned);
-            id.ok_or_else(|| unreadable("a lookup key"))
-        };
-        let mut found = others.into_iter().map(id).collect::<StoreResult<Vec<String>>>()?;
-        found.extend(holder);
-        found.sort_unstable();
-        Ok(found)
+        let bucket = self.keys.snapshot(account, stream).bucket(lookups::bucket_of(key));
+        let get = redis::cmd("GET").arg(bucket).clone();
+        let bucket: Option<Bytes> = self.reads.query("look up a key", &get).await?;
+        lookups::carriers(&bucket.unwrap_or_default(), key)
     }
 
     async fn bodies(&self, account: &AccountId, stream: Stream, ids: &[String]) -> StoreResult<Vec<Option<Bytes>>> {

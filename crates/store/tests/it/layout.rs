@@ -150,7 +150,7 @@ async fn is_served(store: &RedisStore, account: &AccountId, more: u64) {
 }
 
 #[tokio::test]
-async fn the_lookup_keys_of_step_1_are_found_after_step_2() {
+async fn the_lookup_keys_of_step_1_are_found_after_the_others() {
     const MORE: u64 = 450;
     Shared::with(async |server| {
         let (url, namespace) = (server.url(), server.namespace());
@@ -170,7 +170,7 @@ async fn the_lookup_keys_of_step_1_are_found_after_step_2() {
         let behind = RedisStore::connect(target, &namespace, patient()).await.err().unwrap();
         assert!(behind.message.contains("run `snapbridge migrate` first"), "{behind}");
         let dry = states(&store::migrate(url, &namespace, true).await.unwrap());
-        assert_eq!(dry, [StepState::Done, StepState::Pending]);
+        assert_eq!(dry, [StepState::Done, StepState::Pending, StepState::Pending]);
 
         // Interrupted by a snapshot that is damaged: some are converted, and the step is not recorded.
         let blocked = key(&accounts[3], "holders");
@@ -191,19 +191,31 @@ async fn the_lookup_keys_of_step_1_are_found_after_step_2() {
         let () = server.command(&held).await;
         let () = server.command(redis::cmd("DEL").arg(&blocked)).await;
 
+        // Then in the next step: some have all their pairs in both places.
+        let bucket = key(&accounts[2], "keys:07");
+        let () = server.command(redis::cmd("RPUSH").arg(&bucket).arg("damaged")).await;
+        let error = store::migrate(url, &namespace, false).await.err().unwrap();
+        assert_eq!(error.kind, StoreErrorKind::Unreadable, "{error}");
+        let between = states(&store::migration_status(url, &namespace).await.unwrap());
+        assert_eq!(between, [StepState::Done, StepState::Done, StepState::Pending]);
+        for account in &accounts {
+            let left: u64 = server.command(redis::cmd("ZCARD").arg(key(account, "lookups"))).await;
+            assert_eq!(left, 1, "of key 7 one is held, the other one shares it");
+        }
+        let () = server.command(redis::cmd("DEL").arg(&bucket)).await;
+
         for expected in [StepState::Applied, StepState::Done] {
             let taken = states(&store::migrate(url, &namespace, false).await.unwrap());
-            assert_eq!(taken, [StepState::Done, expected]);
+            assert_eq!(taken, [StepState::Done, StepState::Done, expected]);
             let store = RedisStore::connect(target, &namespace, patient()).await.unwrap();
             for account in &accounts {
                 is_served(&store, account, MORE).await;
-                let left: u64 = server.command(redis::cmd("ZCARD").arg(key(account, "lookups"))).await;
-                let held: u64 = server.command(redis::cmd("HLEN").arg(key(account, "holders"))).await;
-                assert_eq!(
-                    (left, held),
-                    (1, 2 + MORE),
-                    "of key 7 one is held, the other one shares it"
-                );
+                let old = redis::cmd("EXISTS")
+                    .arg(key(account, "lookups"))
+                    .arg(key(account, "holders"))
+                    .clone();
+                let left: u64 = server.command(&old).await;
+                assert_eq!(left, 0, "nothing is left of the old places");
             }
         }
         let untouched: u64 = server
@@ -283,6 +295,64 @@ async fn redis_steps_are_applied_once_and_other_layouts_are_refused() {
             .command(redis::cmd("HSET").arg(&key).arg(1).arg("something_else"))
             .await;
         assert!(refused().await.message.contains("written by something else"));
+    })
+    .await;
+}
+
+/// Pairs that come and go for ever: buckets of lookup keys do not grow with them.
+#[tokio::test]
+async fn a_bucket_of_lookup_keys_that_is_mostly_worn_is_written_anew() {
+    Shared::with(async |server| {
+        let (url, namespace) = (server.url(), server.namespace());
+        let StoreUrl::Redis(target) = url else {
+            panic!("not a Redis: {url}")
+        };
+        store::migrate(url, &namespace, false).await.unwrap();
+        let store = RedisStore::connect(target, &namespace, patient()).await.unwrap();
+        let (account, stream) = (any_account(), Stream::Contacts);
+        store.open(&account, stream, Fence(1), Generation(1)).await.unwrap();
+        let key = |part: &str| format!("{{{}}}:{namespace}:v1:snap:{account}:contacts:{part}", account.shard());
+        // In buckets 0 to 9, ten that stay and ten that change their key each time.
+        let mut longest = 0;
+        for version in 0..200 {
+            let row = |id: u64| {
+                let version = if id < 10 { 0 } else { version };
+                let mut row = row(&id.to_string(), 1 + version, 1 + version, &version.to_string());
+                row.keys = vec![id % 10 + 64 * version];
+                row
+            };
+            let commit = Commit {
+                fence: Fence(1),
+                generation: Generation(1),
+                now: SystemClock.now(),
+                rows: (0..20).map(row).collect(),
+                removals: Vec::new(),
+                head: HeadChange::default(),
+            };
+            store.commit(&account, stream, &commit).await.unwrap();
+            let length: u64 = server
+                .command(redis::cmd("STRLEN").arg(key(&format!("keys:{:02x}", version % 10))))
+                .await;
+            longest = longest.max(length);
+        }
+        // 200 changes would be 400 entries of 14 bytes. Ten buckets come due at a time, and have to wait for each other.
+        assert!((2_000..2_400).contains(&longest), "{longest}");
+        for id in 0..10 {
+            let find = async |key| store.find(&account, stream, key).await.unwrap();
+            assert_eq!(find(id).await, [id.to_string()]);
+            assert_eq!(find(id + 64 * 199).await, [(id + 10).to_string()]);
+            assert!(find(id + 64 * 198).await.is_empty());
+        }
+        let worn: u64 = server.command(redis::cmd("HLEN").arg(key("worn"))).await;
+        assert!(worn > 0);
+        store.drop_snapshot(&account, stream).await.unwrap();
+        let mut left = redis::cmd("EXISTS");
+        left.arg(key("worn"));
+        for bucket in 0..64 {
+            left.arg(key(&format!("keys:{bucket:02x}")));
+        }
+        let left: u64 = server.command(&left).await;
+        assert_eq!(left, 0);
     })
     .await;
 }
