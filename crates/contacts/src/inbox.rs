@@ -3,7 +3,8 @@
 //!
 //! An inbox is a chest of [`DRAWERS`] documents. A payload's key says in which drawer it lies, so that a sender's repetition
 //! finds what is there already and senders seldom meet in one drawer; the document's version makes of each change one step,
-//! so an inbox needs no port of its own. The index [`INBOX`], which changes in the same step, brings back what nobody rang for.
+//! so an inbox needs no port of its own. A change writes its drawer anew, so many small ones bear a flood better than few
+//! large ones. The index [`INBOX`], which changes in the same step, brings back what nobody rang for.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +22,9 @@ use crate::time::Micros;
 /// Index of when the earliest payload of a drawer is due. Members: `account|drawer`.
 pub const INBOX: &str = "inbox";
 
-/// Drawers of an inbox. Part of stored keys.
-pub const DRAWERS: u8 = 16;
+/// Drawers of an inbox. What lies in those of another number is found and worked off all the same; only a repetition of it
+/// counts as new.
+pub const DRAWERS: u8 = 64;
 
 /// A payload that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +88,7 @@ impl std::fmt::Debug for Payload {
 /// Names one payload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
+    drawer: String,
     key: Fingerprint,
     mark: u64,
 }
@@ -155,7 +158,7 @@ pub async fn append(
     let sealed = seal(keys, account, &key, payload);
     let mark = rand::random();
     let share = limit.div_ceil(usize::from(DRAWERS));
-    change(docs, account, drawer_of(&key), |items| {
+    change(docs, account, &drawer_of(&key), |items| {
         let new = Stored {
             key: key.clone(),
             mark,
@@ -195,7 +198,7 @@ pub async fn restore(
     now: Micros,
 ) -> StoreResult<bool> {
     let mark = rand::random();
-    change(docs, account, drawer_of(&kept.key), |items| {
+    change(docs, account, &drawer_of(&kept.key), |items| {
         if let Some(present) = items.iter().find(|item| item.key == kept.key) {
             return present.digest == kept.digest;
         }
@@ -221,14 +224,15 @@ pub async fn peek(
     limit: usize,
     now: Micros,
 ) -> StoreResult<Vec<Item>> {
-    let mut due: Vec<Stored> = Vec::new();
-    for drawer in 0..DRAWERS {
-        let items = load(docs, account, drawer).await?.items;
-        due.extend(items.into_iter().filter(|item| item.due() <= now));
+    let mut due: Vec<(String, Stored)> = Vec::new();
+    for (drawer, items) in all(docs, account).await? {
+        let items = items.into_iter().filter(|item| item.due() <= now);
+        due.extend(items.map(|item| (drawer.clone(), item)));
     }
-    due.sort_by(|a, b| (a.at, &a.key).cmp(&(b.at, &b.key)));
+    due.sort_by(|(_, a), (_, b)| (a.at, &a.key).cmp(&(b.at, &b.key)));
     due.truncate(limit);
-    Ok(due.into_iter().map(|item| open(keys, account, item)).collect())
+    let open = |(drawer, item)| open(keys, account, drawer, item);
+    Ok(due.into_iter().map(open).collect())
 }
 
 /// Says what became of payloads. One that was replaced since it was taken in hand is left alone. What lies in one drawer
@@ -238,9 +242,9 @@ pub async fn settle(
     account: &AccountId,
     settled: &[(Ticket, Settled)],
 ) -> StoreResult<()> {
-    let mut by_drawer: BTreeMap<u8, Vec<&(Ticket, Settled)>> = BTreeMap::new();
+    let mut by_drawer: BTreeMap<&str, Vec<&(Ticket, Settled)>> = BTreeMap::new();
     for one in settled {
-        by_drawer.entry(drawer_of(&one.0.key)).or_default().push(one);
+        by_drawer.entry(&one.0.drawer).or_default().push(one);
     }
     for (drawer, settled) in by_drawer {
         change(docs, account, drawer, |items| {
@@ -264,8 +268,8 @@ pub async fn settle(
 
 pub async fn fill(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Fill> {
     let mut fill = Fill::default();
-    for drawer in 0..DRAWERS {
-        for item in load(docs, account, drawer).await?.items {
+    for (_, items) in all(docs, account).await? {
+        for item in items {
             fill.waiting += 1;
             fill.oldest = [fill.oldest, Some(item.at)].into_iter().flatten().min();
             fill.due = [fill.due, Some(item.due())].into_iter().flatten().min();
@@ -286,18 +290,18 @@ pub async fn due(docs: &(impl Documents + ?Sized), now: Micros, limit: usize) ->
 
 /// Throws everything away: the account is forgotten.
 pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<()> {
-    for drawer in 0..DRAWERS {
-        change(docs, account, drawer, Vec::clear).await?;
+    for drawer in filled(docs, account).await? {
+        change(docs, account, &drawer, Vec::clear).await?;
     }
     Ok(())
 }
 
 /// Every drawer that holds something.
-async fn drawers(docs: &(impl Documents + ?Sized)) -> StoreResult<Vec<(AccountId, u8)>> {
+async fn drawers(docs: &(impl Documents + ?Sized)) -> StoreResult<Vec<(AccountId, String)>> {
     let members = docs.index_until(INBOX, Micros(u64::MAX >> 1), EVERY_DRAWER).await?;
     let parse = |member: &str| {
         let (account, drawer) = member.split_once('|')?;
-        Some((account.parse().ok()?, drawer.parse().ok()?))
+        Some((account.parse().ok()?, drawer.to_owned()))
     };
     Ok(members.iter().filter_map(|(member, _)| parse(member)).collect())
 }
@@ -309,7 +313,7 @@ const EVERY_DRAWER: usize = 10_000_000;
 pub async fn kids(docs: &(impl Documents + ?Sized)) -> StoreResult<BTreeMap<String, u64>> {
     let mut kids = BTreeMap::new();
     for (account, drawer) in drawers(docs).await? {
-        for item in load(docs, &account, drawer).await?.items {
+        for item in load(docs, &account, &drawer).await? {
             *kids.entry(item.sealed.kid).or_default() += 1;
         }
     }
@@ -321,7 +325,7 @@ pub async fn kids(docs: &(impl Documents + ?Sized)) -> StoreResult<BTreeMap<Stri
 pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str) -> StoreResult<u64> {
     let mut all = 0;
     for (account, drawer) in drawers(docs).await? {
-        all += change(docs, &account, drawer, |items| {
+        all += change(docs, &account, &drawer, |items| {
             let mut resealed = 0;
             for item in items {
                 resealed += u64::from(reseal_one(keys, to, &account, &item.key, &mut item.sealed));
@@ -333,15 +337,40 @@ pub async fn reseal(docs: &(impl Documents + ?Sized), keys: &Keys, to: &str) -> 
     Ok(all)
 }
 
-async fn load(docs: &(impl Documents + ?Sized), account: &AccountId, drawer: u8) -> StoreResult<Drawer> {
-    Ok(docs::load(docs, &doc_key(account, drawer)).await?.unwrap_or_default())
+/// The drawers of an account that hold something.
+async fn filled(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Vec<String>> {
+    let before = format!("{account}|");
+    let names = docs
+        .list(DocKind::Inbox, account.shard(), Some(&before), MOST_DRAWERS)
+        .await?;
+    Ok(names
+        .iter()
+        .map_while(|name| name.strip_prefix(&before).map(str::to_owned))
+        .collect())
+}
+
+/// Drawers of one account, those of another number of drawers included.
+const MOST_DRAWERS: usize = 1_000;
+
+async fn all(docs: &(impl Documents + ?Sized), account: &AccountId) -> StoreResult<Vec<(String, Vec<Stored>)>> {
+    let mut all = Vec::new();
+    for drawer in filled(docs, account).await? {
+        let items = load(docs, account, &drawer).await?;
+        all.push((drawer, items));
+    }
+    Ok(all)
+}
+
+async fn load(docs: &(impl Documents + ?Sized), account: &AccountId, drawer: &str) -> StoreResult<Vec<Stored>> {
+    let drawer: Option<Drawer> = docs::load(docs, &doc_key(account, drawer)).await?;
+    Ok(drawer.unwrap_or_default().items)
 }
 
 /// Changes a drawer and its entry in the index as one step.
 async fn change<R>(
     docs: &(impl Documents + ?Sized),
     account: &AccountId,
-    drawer: u8,
+    drawer: &str,
     mut change: impl FnMut(&mut Vec<Stored>) -> R,
 ) -> StoreResult<R> {
     let key = doc_key(account, drawer);
@@ -366,18 +395,18 @@ async fn change<R>(
     .await
 }
 
-fn doc_key(account: &AccountId, drawer: u8) -> DocKey {
+fn doc_key(account: &AccountId, drawer: &str) -> DocKey {
     DocKey {
         kind: DocKind::Inbox,
         shard: account.shard(),
-        id: format!("{account}|{drawer:02}"),
+        id: format!("{account}|{drawer}"),
     }
 }
 
 /// The keyed hash spreads evenly, whatever keys senders choose.
-fn drawer_of(key: &Fingerprint) -> u8 {
+fn drawer_of(key: &Fingerprint) -> String {
     let first = key.0.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-    first.unwrap_or_default() % DRAWERS
+    format!("{:02}", first.unwrap_or_default() % DRAWERS)
 }
 
 fn owner(account: &AccountId, key: &Fingerprint) -> String {
@@ -408,13 +437,14 @@ fn reseal_one(keys: &Keys, to: &str, account: &AccountId, key: &Fingerprint, sea
     true
 }
 
-fn open(keys: &Keys, account: &AccountId, item: Stored) -> Item {
+fn open(keys: &Keys, account: &AccountId, drawer: String, item: Stored) -> Item {
     let payload = unseal(keys, account, &item.key, &item.sealed);
     Item {
         at: item.at,
         failed: item.failed,
         payload: payload.map(Payload),
         ticket: Ticket {
+            drawer,
             key: item.key.clone(),
             mark: item.mark,
         },

@@ -241,3 +241,51 @@ pub(super) async fn a_forgotten_inbox_is_empty_and_due_for_nobody(make: &impl As
     put(&store, &account, "a", "again", 1).await;
     assert_eq!(texts(&peek(&store, &account, 9, 1).await), ["again"]);
 }
+
+/// An older build had fewer drawers, so what waits may lie in another one than its key says now.
+pub(super) async fn what_lies_in_another_drawer_is_worked_off(make: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = make().await;
+    let account = any_account();
+    for n in 0..3 {
+        put(&store, &account, &n.to_string(), &n.to_string(), n).await;
+    }
+    let shard = account.shard();
+    let mine = async || -> Vec<String> {
+        let names = store.list(DocKind::Inbox, shard, None, 10_000).await.unwrap();
+        names
+            .into_iter()
+            .filter(|name| name.starts_with(account.as_str()))
+            .collect()
+    };
+    let key = |id: &str| DocKey {
+        kind: DocKind::Inbox,
+        shard,
+        id: id.to_owned(),
+    };
+    let names = mine().await;
+    for (n, name) in names.iter().enumerate() {
+        let doc = store.load(&key(name)).await.unwrap().unwrap();
+        let old = key(&format!("{account}|old{n}"));
+        assert!(store.swap(&old, 0, Some(&doc.body), &[]).await.unwrap());
+        assert!(store.swap(&key(name), doc.version, None, &[]).await.unwrap());
+    }
+    assert_eq!(inbox::fill(&*store, &account).await.unwrap().waiting, 3);
+    let items = peek(&store, &account, 9, 9).await;
+    assert_eq!(texts(&items), ["0", "1", "2"]);
+    let later = Settled::Later {
+        at: Micros(99),
+        failed: true,
+    };
+    let settled = [
+        (items[0].ticket.clone(), Settled::Gone),
+        (items[1].ticket.clone(), later),
+    ];
+    inbox::settle(&*store, &account, &settled).await.unwrap();
+    assert_eq!(texts(&peek(&store, &account, 9, 9).await), ["2"]);
+    assert_eq!(peek(&store, &account, 9, 99).await[0].failed, 1);
+    // What comes now lies where it belongs, and both are found.
+    put(&store, &account, "2", "new", 8).await;
+    assert_eq!(texts(&peek(&store, &account, 9, 9).await), ["2", "new"]);
+    inbox::forget(&*store, &account).await.unwrap();
+    assert!(mine().await.is_empty());
+}

@@ -69,6 +69,7 @@ behaviours![
     inbox::what_was_replaced_meanwhile_is_not_settled,
     inbox::invariant_12_payloads_lie_sealed_for_their_account_alone,
     inbox::a_forgotten_inbox_is_empty_and_due_for_nobody,
+    inbox::what_lies_in_another_drawer_is_worked_off,
     rotation::what_an_old_key_sealed_is_sealed_anew_and_opens_without_it,
     rotation::what_no_key_opens_stays_as_it_is_and_shows,
     rotation::accounts_that_were_called_for_before_tokens_were_noted_are_unknown,
