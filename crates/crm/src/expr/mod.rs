@@ -37,7 +37,7 @@ pub struct Expr {
     pub at: usize,
     code: Expression<'static, 'static>,
     /// The same, where it is simple.
-    direct: Option<Direct>,
+    direct: Option<Box<Direct>>,
 }
 
 impl std::fmt::Debug for Expr {
@@ -88,7 +88,7 @@ impl Expr {
             text: text.to_owned(),
             at,
             code,
-            direct: Direct::of(text),
+            direct: Direct::of(text).map(Box::new),
         })
     }
 

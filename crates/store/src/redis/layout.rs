@@ -83,6 +83,9 @@ async fn hold_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
     .await
 }
 
+/// A cursor, and pairs of field and value or of member and score.
+type Scanned = (String, Vec<(Vec<u8>, Vec<u8>)>);
+
 /// Step 3. Before it the pairs lie in a hash (the first id of a key) and a sorted set (all others). What was appended before a
 /// conversion was cut short is appended again, which says nothing new; the old places go when all of them is appended.
 async fn append_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
@@ -91,18 +94,13 @@ async fn append_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
             let mut cursor = "0".to_owned();
             loop {
                 let piece = redis::cmd(scan).arg(old).arg(&cursor).arg("COUNT").arg(PIECE).clone();
-                // Field and value, or member and score.
-                let (next, found): (String, Vec<(Vec<u8>, Vec<u8>)>) = link.query("read lookup keys", &piece).await?;
+                let (next, found): Scanned = link.query("read lookup keys", &piece).await?;
                 let mut changes = Changes::default();
                 for (first, second) in &found {
-                    let (key, id) = match part {
-                        "holders" => (
-                            <[u8; 8]>::try_from(first.as_slice()).map(u64::from_be_bytes).ok(),
-                            Some(second.as_slice()),
-                        ),
-                        _ => (first.get(..16).and_then(|key| from_hex(key).ok()), first.get(16..)),
+                    let pair = match part {
+                        "holders" => held(first, second),
+                        _ => shared(first),
                     };
-                    let pair = key.zip(id.and_then(|id| std::str::from_utf8(id).ok()));
                     let (key, id) = pair.ok_or_else(|| unreadable("a lookup key"))?;
                     changes.add(key, id);
                 }
@@ -119,14 +117,25 @@ async fn append_lookups(link: &Link, keys: &Keys) -> Result<(), StoreError> {
                 }
                 cursor = next;
             }
-            let _: u64 = link
-                .query("drop the old lookup keys", redis::cmd("UNLINK").arg(old))
-                .await?;
+            let unlink = redis::cmd("UNLINK").arg(old).clone();
+            let _: u64 = link.query("drop the old lookup keys", &unlink).await?;
             Ok(())
         })
         .await?;
     }
     Ok(())
+}
+
+/// Key (8 bytes, high byte first) and id of the hash of holders.
+fn held<'a>(key: &[u8], id: &'a [u8]) -> Option<(u64, &'a str)> {
+    let key = u64::from_be_bytes(key.try_into().ok()?);
+    Some((key, std::str::from_utf8(id).ok()?))
+}
+
+/// Key (16 hex digits), then the id, of a member of the sorted set.
+fn shared(member: &[u8]) -> Option<(u64, &str)> {
+    let (key, id) = member.split_at_checked(16)?;
+    Some((from_hex(key).ok()?, std::str::from_utf8(id).ok()?))
 }
 
 /// Another part of the same snapshot.

@@ -44,7 +44,7 @@ impl Snapshots for RedisStore {
 
     async fn open(&self, account: &AccountId, stream: Stream, fence: Fence, fresh: Generation) -> StoreResult<Head> {
         let mut open = self.scripts.open.prepare_invoke();
-        open.key(&self.keys.snapshot(account, stream).all())
+        open.key(self.keys.snapshot(account, stream).all())
             .arg(hex(fence.0))
             .arg(hex(fresh.0))
             .arg(&HEAD);
@@ -189,7 +189,7 @@ impl Snapshots for RedisStore {
 
     async fn drop_snapshot(&self, account: &AccountId, stream: Stream) -> StoreResult<()> {
         let unlink = redis::cmd("UNLINK")
-            .arg(&self.keys.snapshot(account, stream).all())
+            .arg(self.keys.snapshot(account, stream).all())
             .clone();
         let _: u64 = self.writes.query("drop a snapshot", &unlink).await?;
         Ok(())
