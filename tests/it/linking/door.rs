@@ -234,15 +234,22 @@ on_both!(
 );
 
 on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move {
-    let sides = Sides::start(110).await;
-    for id in 1..=100 {
+    // The DMS tells of all its records, but only these people are in both systems.
+    const PEOPLE: u64 = 60;
+    const RECORDS: u64 = 240;
+    let sides = Sides::start(RECORDS as usize).await;
+    for id in 1..=PEOPLE {
         sides.person(id, &format!("p{id}@x.example"));
+    }
+    for id in PEOPLE + 1..=RECORDS {
+        sides.edit("dms", id, &format!("p{id}@dms.example"), "");
+        sides.edit("chat", id, &format!("p{id}@chat.example"), "");
     }
     // Nobody works until the account is resumed.
     let bridge = sides
         .bridge(
             backend,
-            "integrations.dealers.inbox = 64\nintegrations.dealers.seed_ahead = 20\n",
+            "integrations.dealers.inbox = 200\nintegrations.dealers.seed_ahead = 20\n",
         )
         .await;
     let account = report(&bridge).await["account"]
@@ -274,7 +281,12 @@ on_both!(a_full_inbox_asks_for_patience_and_loses_nothing, |backend| async move 
     assert!(metric(&bridge, "snapbridge_link_full_total", "dealers").await >= 1.0);
     api(&bridge, Method::POST, &format!("/api/accounts/{account}/resume"), None).await;
     until("everybody is linked", || async {
-        (1..=100).all(|id| sides.is_linked(id))
+        (1..=PEOPLE).all(|id| sides.is_linked(id))
+    })
+    .await;
+    until("all others were heard of", || async {
+        let report = report(&bridge).await;
+        report["unmatched"].as_u64() >= Some(RECORDS - PEOPLE) && report["waiting"] == 0
     })
     .await;
     bridge.stop().await;

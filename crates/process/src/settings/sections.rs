@@ -547,8 +547,8 @@ section! {
         /// Linking: whose phone number is.
         owner_phone: FieldOwner = "nobody";
         /// Linking: updates and events of a dealer that may wait, about; beyond it the sender is told to come again.
-        /// Each one that comes reads and writes a sixteenth of it.
-        inbox: usize = "4000" in "16"..="20000";
+        /// Each one that comes reads and writes a sixty-fourth of it.
+        inbox: usize = "4000" in "200"..="20000";
         /// Linking: records of the DMS that seeding puts into the inbox ahead of the work.
         seed_ahead: usize = "200" in "1"..="10000";
     }
