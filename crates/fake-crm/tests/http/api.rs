@@ -1,12 +1,14 @@
 //! Each operation, and what the operator's side says about it.
 
+use std::time::{Duration, Instant};
+
 use fake_crm::{AccountOptions, Change, Control, FakeCrm, Fields, Options};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{answer, ids, options, serve, served};
+use crate::harness::{answer, ids, no_later_than, options, serve, served};
 
 #[tokio::test]
 async fn the_check_needs_a_valid_token() {
@@ -376,11 +378,13 @@ async fn served_again_it_is_the_same_crm() {
     let address = served.base.strip_prefix("http://").expect("base").to_owned();
     drop(served);
     // The port is free again once the first server has gone.
+    let deadline = Instant::now() + Duration::from_secs(20);
     let listener = loop {
         if let Ok(listener) = TcpListener::bind(&address).await {
             break listener;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+        no_later_than(deadline, "the port is free");
+        tokio::time::sleep(Duration::from_millis(3)).await;
     };
     tokio::spawn(crm.clone().serve(listener, CancellationToken::new()));
     let client = reqwest::Client::builder().no_proxy().build().expect("client");

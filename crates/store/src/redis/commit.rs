@@ -1,9 +1,10 @@
 //! Commits: what is known of the records is read, [`plan`] decides in Rust, and a transaction writes.
 //!
-//! **Nobody can have written between reading and writing.** The snapshot's head, which whoever writes to the snapshot
-//! changes, and what it counts are watched from before the first read on, on a connection of the commit's own, so the
-//! transaction is carried out only if none of them was touched, and else nothing of it is; then everything is read anew. A
-//! lease has one holder, so that is rare. What the transaction writes, position, fence and progress included, becomes visible, and reaches the append-only file, as a whole.
+//! **Nobody can have written between reading and writing.** The snapshot's head and what it counts are watched from before
+//! the first read on, on a connection of the commit's own, so the transaction is carried out only if none of them was
+//! touched, and else nothing of it is; then everything is read anew. A commit always changes the head, so what only commits
+//! write, the lookup keys, is watched with it. A lease has one holder, so that is rare. What the transaction writes, position,
+//! fence and progress included, becomes visible, and reaches the append-only file, as a whole.
 //!
 //! **Nothing appears at or behind a position already readable**, though the server's clock is read a trip before the
 //! write. What readers hold (a position, a frozen end) comes from the head or from records, never from a clock, so it is at

@@ -29,7 +29,7 @@ pub(super) struct SnapshotKeys {
 }
 
 impl SnapshotKeys {
-    /// The head and what it counts, in the order in which scripts take them. Whatever changes a snapshot changes its head.
+    /// The head and what it counts, in the order in which scripts take them. Whatever changes a snapshot changes one of them.
     pub fn counted(&self) -> [&str; 4] {
         [&self.head, &self.bodies, &self.ids, &self.stones]
     }

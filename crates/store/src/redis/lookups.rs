@@ -2,8 +2,9 @@
 //!
 //! Appending to a string costs Redis a small part of a place in a table, in time as in memory, and many pairs of a commit go
 //! to one string; nor must anybody know who else carries a key. Looking a key up reads a whole bucket, a sixty-fourth of the
-//! pairs (some 90 KB of a snapshot with 100,000 contacts), which is rare: pages and refreshes look nothing up. A pair that goes is
-//! appended, too, and a bucket that has come to hold more of what is gone than of what is there is written anew.
+//! pairs (some 90 KB of a snapshot with 100,000 contacts), which is rare: no page does it, and no refresh of contacts; that of
+//! agents, who are few, does. A pair that goes is appended, too, and a bucket that has come to hold more of what is gone than
+//! of what is there is written anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 
