@@ -72,6 +72,34 @@ pub async fn wait_until<F: Future<Output = bool>>(what: &str, is: impl Fn() -> F
     }
 }
 
+/// A port for a server that this process starts, however often it is started: no other test is given it, and it lies below
+/// those that the system gives to outgoing connections and to listeners that do not choose.
+///
+/// # Panics
+/// When 1,000 drawn ports are all taken.
+pub fn free_port() -> u16 {
+    (0..1_000)
+        .map(|_| rand::random_range(20_000..32_000))
+        .find(|port| reserve(*port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
+}
+
+/// False: another process of tests has it. An abstract name is given back when its process ends, however it does.
+#[cfg(target_os = "linux")]
+fn reserve(port: u16) -> bool {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let name = SocketAddr::from_abstract_name(format!("snapbridge-test-port-{port}")).expect("a short name");
+    UnixListener::bind_addr(&name).map(std::mem::forget).is_ok()
+}
+
+/// Left to luck: such names are Linux's own.
+#[cfg(not(target_os = "linux"))]
+fn reserve(_: u16) -> bool {
+    true
+}
+
 /// A RabbitMQ of one's own: own folder, node name, ports and port mapper. It ends with this value.
 pub struct Broker {
     dir: TempDir,
@@ -98,7 +126,7 @@ impl Broker {
         let dir = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("plugins"), "[].").expect("written");
         fs::write(dir.path().join("rabbitmq.conf"), "loopback_users = none\n").expect("written");
-        let [port, distribution, mapper_port] = free_ports();
+        let [port, distribution, mapper_port] = [(); 3].map(|()| free_port());
         let mapper = Command::new("epmd")
             .args(["-port", &mapper_port.to_string(), "-address", "127.0.0.1"])
             .stdout(Stdio::null())
@@ -190,11 +218,6 @@ impl Drop for Broker {
             drop(child.wait());
         }
     }
-}
-
-fn free_ports() -> [u16; 3] {
-    let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    sockets.map(|socket| socket.local_addr().expect("bound").port())
 }
 
 fn environment(command: &mut Command, dir: &Path, port: u16, distribution: u16, mapper_port: u16) {

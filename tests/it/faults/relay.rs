@@ -7,6 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::servers::free_port;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Pass,
@@ -29,7 +31,9 @@ pub struct Relay {
 
 impl Relay {
     pub async fn to(target: SocketAddr, mode: Mode) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind(("127.0.0.1", free_port()))
+            .await
+            .expect("the port is ours");
         let address = listener.local_addr().expect("an address");
         let relay = Relay {
             address,

@@ -1,9 +1,10 @@
 //! Servers of a test's own, which it may break.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+pub use jobs::testing::free_port;
 use tempfile::TempDir;
 
 use crate::harness::until;
@@ -16,14 +17,6 @@ pub fn skip(why: &str) {
         "required and missing: {why}"
     );
     eprintln!("SKIPPED: {why}");
-}
-
-/// A port nobody has, below those that the system gives to outgoing connections.
-pub fn free_port() -> u16 {
-    (0..1_000)
-        .map(|_| rand::random_range(20_000..32_000u16))
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
 }
 
 /// A redis-server of one's own. Gone with this value.

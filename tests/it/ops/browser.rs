@@ -7,6 +7,7 @@ use contacts::{Kind, dead, work};
 use serde_json::{Value, json};
 
 use super::{ADMIN, refuse_lists, tokens};
+use crate::faults::servers::{free_port, skip};
 use crate::harness::*;
 
 /// A browser of its own, which ends with the test.
@@ -25,33 +26,28 @@ impl Drop for Browser {
 }
 
 /// `None`: there is no chromedriver, and the test is skipped, loudly; with `REQUIRE_SERVICES=1` it fails.
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 async fn browser(folder: &std::path::Path) -> Option<Browser> {
+    // Left to choose (`--port=0`) it takes a port that is free on ::1 and gives up when 127.0.0.1 has given that one away.
+    let port = free_port();
     let started = Command::new("chromedriver")
-        .args(["--port=0"])
+        .arg(format!("--port={port}"))
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn();
     let mut driver = match started {
         Ok(driver) => driver,
         Err(error) => {
-            assert!(
-                std::env::var("REQUIRE_SERVICES").as_deref() != Ok("1"),
-                "chromedriver is required and cannot be started: {error}"
-            );
-            eprintln!("SKIPPED: chromedriver cannot be started: {error}");
+            skip(&format!("chromedriver cannot be started: {error}"));
             return None;
         }
     };
-    let lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
-    let port = lines
+    let mut said = Vec::new();
+    let listens = BufReader::new(driver.stdout.take().expect("its output"))
+        .lines()
         .map_while(Result::ok)
-        .find_map(|line| {
-            line.split("started successfully on port ")
-                .nth(1)
-                .map(|rest| rest.trim_end_matches('.').to_owned())
-        })
-        .expect("its port");
+        .inspect(|line| said.push(line.clone()))
+        .any(|line| line.contains("started successfully"));
+    assert!(listens, "chromedriver does not listen on {port}: {said:#?}");
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let profile = format!("--user-data-dir={}", folder.join("chromium").display());
     let arguments = [
