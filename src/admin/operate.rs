@@ -282,6 +282,13 @@ impl Operate {
 
     /// Dead letters that are meant, oldest first.
     pub async fn letters(&self, which: &Which) -> Result<Vec<DeadLetter>, Refusal> {
+        let kinds = Kind::ALL.map(Kind::as_str);
+        if let Some(kind) = which.kind.as_deref().filter(|kind| !kinds.contains(kind)) {
+            let kinds = kinds.join(", ");
+            return Err(Refusal::BadRequest(format!(
+                "no work is of the kind {kind:?}; there are {kinds}"
+            )));
+        }
         let mut letters = dead::list(&*self.store, LETTERS).await?;
         letters.retain(|letter| which.matches(letter));
         Ok(letters)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -110,8 +111,8 @@ pub struct Filter {
     /// Of this account
     #[arg(long, value_name = "ID")]
     account: Option<String>,
-    /// Of this kind of work, say contacts.full
-    #[arg(long)]
+    /// Of this kind of work
+    #[arg(long, value_parser = PossibleValuesParser::new(contacts::Kind::ALL.map(contacts::Kind::as_str)))]
     kind: Option<String>,
     /// With this text in reason or detail
     #[arg(long)]

@@ -397,12 +397,17 @@ async fn each_token_may_what_it_may_and_no_more() {
     ] {
         assert_eq!(look.ask(Method::GET, path, None).await.0.as_u16(), code, "{path}");
     }
-    let unknown = json!({"colour": "red"});
-    let (status, refused) = admin(&bridge)
-        .ask(Method::POST, "/api/dead/redrive", Some(unknown))
-        .await;
-    assert_eq!(status, 400, "{refused}");
-    assert!(refused["message"].as_str().unwrap().contains("colour"), "{refused}");
+    for (unknown, says) in [
+        (json!({"colour": "red"}), "colour"),
+        (json!({"kind": "contacts"}), "there are contacts.ids, contacts.changes"),
+    ] {
+        let (status, refused) = admin(&bridge)
+            .ask(Method::POST, "/api/dead/redrive", Some(unknown))
+            .await;
+        assert_eq!(status, 400, "{refused}");
+        assert!(refused["message"].as_str().unwrap().contains(says), "{refused}");
+    }
+    assert_eq!(look.ask(Method::GET, "/api/dead?kind=contacts", None).await.0, 400);
     bridge.stop().await;
 }
 
