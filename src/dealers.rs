@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contacts::inbox::Appended;
+use contacts::inbox::{Appended, Urgency};
 use contacts::linking::records::{self, Seeding, Side, Trouble};
 use contacts::linking::{Payload, Seed};
 use contacts::{AccountId, Clock, Store, StoreError, accounts, inbox, work};
@@ -106,7 +106,15 @@ impl Dealers {
             began: now,
             ..Seed::default()
         });
-        let put = worker::linking::put(&*self.store, &self.keys, id, &payload, linking.inbox, now).await?;
+        let put = worker::linking::put(
+            &*self.store,
+            &self.keys,
+            id,
+            (&payload, Urgency::Bulk),
+            linking.inbox,
+            now,
+        )
+        .await?;
         if put == Appended::Full {
             tracing::warn!(
                 dealer = dealer.name,

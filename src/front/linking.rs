@@ -11,7 +11,7 @@ use axum::extract::{OriginalUri, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use contacts::inbox::Appended;
+use contacts::inbox::{Appended, Urgency};
 use contacts::linking::{BadUpdate, Payload, Update};
 use contacts::{AccountId, Kind, Lane, Micros, accounts};
 use crm::WebhookRequest;
@@ -157,7 +157,15 @@ impl Front {
     /// Durable once this returns. A ring that fails is no failure: the sweep finds what lies in the inbox.
     async fn put_payload(&self, linking: &Linking, dealer: &Dealer, payload: &Payload) -> ApiResult<()> {
         let now = self.clock.now();
-        let put = linking::put(&*self.store, &self.keys, &dealer.account, payload, linking.inbox, now).await;
+        let put = linking::put(
+            &*self.store,
+            &self.keys,
+            &dealer.account,
+            (payload, Urgency::News),
+            linking.inbox,
+            now,
+        )
+        .await;
         if put? == Appended::Full {
             metrics::counter!("snapbridge_link_full_total", "integration" => linking.name.clone()).increment(1);
             let message = "The dealer's inbox is full; nothing is lost if this is sent again in a while";

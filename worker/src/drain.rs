@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use contacts::accounts::Account;
 use contacts::dead::{self, DeadLetter};
-use contacts::inbox::{self, Item, Settled};
+use contacts::inbox::{self, Item, Settled, Urgency};
 use contacts::outcome::{self, Outcome};
 use contacts::runs::Tally;
 use contacts::work::Renewed;
@@ -22,6 +22,8 @@ use crate::source::{Handled, Linker};
 
 /// Payloads that are taken in hand with one look into the inbox.
 const HANDFUL: usize = 50;
+/// The same of those that news go ahead of: news wait for as many at most.
+const BULK: usize = 10;
 
 pub struct Drain<'a> {
     deps: &'a Deps,
@@ -92,7 +94,9 @@ impl<'a> Drain<'a> {
         let (store, keys) = (&*self.deps.store, &*self.deps.keys);
         loop {
             let now = self.deps.clock.now();
-            let items = inbox::peek(store, keys, &self.account.id, HANDFUL, now).await?;
+            let mut items = inbox::peek(store, keys, &self.account.id, HANDFUL, now).await?;
+            let bulk = items.iter().take_while(|item| item.urgency == Urgency::News).count() + BULK;
+            items.truncate(bulk);
             if items.is_empty() {
                 self.next = inbox::fill(store, &self.account.id).await?.due;
                 return Ok(Ended::Done);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use contacts::accounts::{self, Account, Sealed};
-use contacts::inbox::{self, Appended};
+use contacts::inbox::{self, Appended, Urgency};
 use contacts::keys::{Fingerprint, Identity, Keys, RawKey};
 use contacts::work::{self, Work};
 use contacts::{Clock, ErrorKind, Micros, Store, SystemClock, dead};
@@ -16,6 +16,7 @@ use crm::{CrmError, CrmResult};
 use jobs::memory::MemoryQueue;
 use parking_lot::Mutex;
 use store::MemoryStore;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use worker::source::{Handled, Linker, Pace, Source, Sources};
 use worker::{Deps, Policy, Requests};
@@ -27,6 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Systems {
     /// How often each payload was done.
     done: Mutex<BTreeMap<String, u32>>,
+    /// What was done, one after the other.
+    order: Mutex<Vec<String>>,
+    /// This payload waits until somebody says so.
+    slow: Mutex<Option<String>>,
+    released: Notify,
     /// All payloads fail so.
     failing: Mutex<Option<ErrorKind>>,
     /// This payload fails so.
@@ -67,6 +73,10 @@ impl Linker for Systems {
         if let Some((_, kind)) = self.refused.lock().as_ref().filter(|(refused, _)| *refused == text) {
             return Err(CrmError::new(*kind, "not this one"));
         }
+        if self.slow.lock().as_ref() == Some(&text) {
+            self.released.notified().await;
+        }
+        self.order.lock().push(text.clone());
         *self.done.lock().entry(text).or_default() += 1;
         Ok(Handled::Done)
     }
@@ -198,7 +208,11 @@ impl Scene {
     }
 
     async fn put(&self, payload: &str) {
-        let given = (payload, payload.as_bytes());
+        self.put_as(payload, Urgency::News).await;
+    }
+
+    async fn put_as(&self, payload: &str, urgency: Urgency) {
+        let given = (payload, payload.as_bytes(), urgency);
         let appended = inbox::append(
             &self.store,
             &self.keys,
@@ -344,4 +358,27 @@ async fn refused_credentials_park_the_account_and_its_inbox_goes_on_when_they_ar
         .until("both are done", async |scene| scene.waiting().await == 0)
         .await;
     assert_eq!(scene.systems.done().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn news_wait_for_a_handful_and_not_for_all_that_was_looked_up() {
+    let scene = Scene::new().await;
+    *scene.systems.slow.lock() = Some("04".into());
+    for n in 0..40 {
+        scene.put_as(&format!("{n:02}"), Urgency::Bulk).await;
+    }
+    scene.ring().await;
+    let _worker = scene.worker();
+    scene
+        .until("some are in hand", async |scene| scene.systems.done().len() == 4)
+        .await;
+    scene.put("news").await;
+    scene.systems.released.notify_one();
+    scene
+        .until("all are settled", async |scene| scene.waiting().await == 0)
+        .await;
+    let order = scene.systems.order.lock().clone();
+    let at = order.iter().position(|payload| payload == "news").expect("it was done");
+    assert!((5..=10).contains(&at), "{order:?}");
+    assert_eq!(order.len(), 41, "{order:?}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use contacts::inbox::{self, Settled};
+use contacts::inbox::{self, Settled, Urgency};
 use contacts::keys::{Identity, Keys, RawKey};
 use contacts::linking::records::{self, Side, Trouble};
 use contacts::linking::{
@@ -687,7 +687,14 @@ async fn all_records_are_seeded_in_small_steps_and_with_progress() {
         began: Micros(7),
         ..Seed::default()
     });
-    let put = worker::linking::put(&scene.store, &scene.keys, &scene.account, &payload, 1_000, Micros(1));
+    let put = worker::linking::put(
+        &scene.store,
+        &scene.keys,
+        &scene.account,
+        (&payload, Urgency::News),
+        1_000,
+        Micros(1),
+    );
     put.await.unwrap();
     let mut most = 0;
     for _ in 0..500 {
@@ -895,7 +902,7 @@ proptest! {
             for (at_dms, n, email, works) in first.chain(edits) {
                 at += 1;
                 let payload = edit(at_dms, n, email, at);
-                let put = worker::linking::put(&scene.store, &scene.keys, &scene.account, &payload, 1_000, Micros(at));
+                let put = worker::linking::put(&scene.store, &scene.keys, &scene.account, (&payload, Urgency::News), 1_000, Micros(at));
                 put.await.unwrap();
                 if works {
                     scene.drain().await;

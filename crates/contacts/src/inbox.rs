@@ -41,6 +41,19 @@ struct Stored {
     failed: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before: Option<Micros>,
+    #[serde(default)]
+    urgency: Urgency,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Urgency {
+    /// Somebody has just told of it.
+    #[default]
+    News,
+    /// It was looked up to be done with the rest: whatever is news goes ahead.
+    Bulk,
 }
 
 impl Stored {
@@ -71,6 +84,7 @@ pub struct Item {
     pub at: Micros,
     /// Failed attempts so far.
     pub failed: u32,
+    pub urgency: Urgency,
     /// `Err`: its key is no longer in the key file, or it was changed on the way.
     pub payload: Result<Payload, SealError>,
 }
@@ -144,12 +158,12 @@ pub struct Fill {
 }
 
 /// Keeps a payload, durably once this returns. `key` stands for what it is about: another payload under it takes the place
-/// of the one that waits. `limit`: payloads of an inbox, about, as each drawer has its share.
+/// of the one that waits, and the more urgent of both says when its turn is. `limit`: payloads of an inbox, about, as each drawer has its share.
 pub async fn append(
     docs: &(impl Documents + ?Sized),
     keys: &Keys,
     account: &AccountId,
-    (key, payload): (&str, &[u8]),
+    (key, payload, urgency): (&str, &[u8], Urgency),
     limit: usize,
     now: Micros,
 ) -> StoreResult<Appended> {
@@ -167,17 +181,23 @@ pub async fn append(
             sealed: sealed.clone(),
             failed: 0,
             not_before: None,
+            urgency,
         };
         let is_full = items.len() >= share;
         match items.iter_mut().find(|item| item.key == key) {
             Some(present) if present.digest == digest => {
                 // Whoever has it in hand may have looked before what this repetition tells of.
                 present.mark = mark;
+                present.urgency = present.urgency.min(urgency);
                 Appended::Waiting
             }
             Some(present) => {
                 // It keeps its place: what changes all the time would never be the oldest.
-                *present = Stored { at: present.at, ..new };
+                *present = Stored {
+                    at: present.at,
+                    urgency: present.urgency.min(urgency),
+                    ..new
+                };
                 Appended::Replaced
             }
             None if is_full => Appended::Full,
@@ -210,13 +230,14 @@ pub async fn restore(
             sealed: kept.sealed.clone(),
             failed: 0,
             not_before: None,
+            urgency: Urgency::News,
         });
         true
     })
     .await
 }
 
-/// Payloads that are due, oldest first, at most `limit`. They stay.
+/// Payloads that are due, news first and of these the oldest, at most `limit`. They stay.
 pub async fn peek(
     docs: &(impl Documents + ?Sized),
     keys: &Keys,
@@ -229,7 +250,7 @@ pub async fn peek(
         let items = items.into_iter().filter(|item| item.due() <= now);
         due.extend(items.map(|item| (drawer.clone(), item)));
     }
-    due.sort_by(|(_, a), (_, b)| (a.at, &a.key).cmp(&(b.at, &b.key)));
+    due.sort_by(|(_, a), (_, b)| (a.urgency, a.at, &a.key).cmp(&(b.urgency, b.at, &b.key)));
     due.truncate(limit);
     let open = |(drawer, item)| open(keys, account, drawer, item);
     Ok(due.into_iter().map(open).collect())
@@ -442,6 +463,7 @@ fn open(keys: &Keys, account: &AccountId, drawer: String, item: Stored) -> Item 
     Item {
         at: item.at,
         failed: item.failed,
+        urgency: item.urgency,
         payload: payload.map(Payload),
         ticket: Ticket {
             drawer,

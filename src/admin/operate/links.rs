@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use contacts::inbox::Appended;
+use contacts::inbox::{Appended, Urgency};
 use contacts::linking::{Payload, Remove};
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +101,7 @@ impl Operate {
             &*self.store,
             &self.worker.keys,
             &dealer.account,
-            &payload,
+            (&payload, Urgency::News),
             linking.inbox,
             now,
         );

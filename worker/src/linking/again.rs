@@ -1,6 +1,7 @@
 //! A change of one record may end what stood against linking another one, of which nobody tells once more: it is looked at again.
 
 use contacts::Micros;
+use contacts::inbox::Urgency;
 use contacts::linking::records::{Side, Trouble};
 use contacts::linking::{Look, Payload, Update};
 use crm::CrmResult;
@@ -61,7 +62,15 @@ impl Pairing {
             id: id.to_owned(),
         });
         let now = self.clock.now();
-        let put = put(&*self.store, &self.keys, &self.account, &payload, usize::MAX, now).await;
+        let put = put(
+            &*self.store,
+            &self.keys,
+            &self.account,
+            (&payload, Urgency::News),
+            usize::MAX,
+            now,
+        )
+        .await;
         put.map(drop).map_err(store_down)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use contacts::inbox::{self, Appended};
+use contacts::inbox::{self, Appended, Urgency};
 use contacts::keys::Keys;
 use contacts::linking::records::{self, Side};
 use contacts::linking::{Event, Field, Needle, Owner, Payload, Remove, Seed, Tidy, Update, UrlTemplate};
@@ -253,11 +253,12 @@ pub async fn put(
     store: &dyn Store,
     keys: &Keys,
     account: &AccountId,
-    payload: &Payload,
+    (payload, urgency): (&Payload, Urgency),
     limit: usize,
     now: Micros,
 ) -> Result<Appended, StoreError> {
-    inbox::append(store, keys, account, (&payload.key(), &payload.to_bytes()), limit, now).await
+    let given = (&*payload.key(), &*payload.to_bytes(), urgency);
+    inbox::append(store, keys, account, given, limit, now).await
 }
 
 fn store_down(error: StoreError) -> CrmError {
@@ -269,8 +270,8 @@ fn store_down(error: StoreError) -> CrmError {
 }
 
 impl Pairing {
-    /// One page of the DMS goes into the inbox, as if the DMS had told of each record; never far ahead of the work, so that what
-    /// happens meanwhile does not wait long.
+    /// One page of the DMS goes into the inbox, as if the DMS had told of each record, but behind whatever it really tells of;
+    /// never far ahead of the work, so that there is room for that.
     async fn seed(&self, seed: Seed) -> CrmResult<Step> {
         let now = self.clock.now();
         let fill = inbox::fill(&*self.store, &self.account).await.map_err(store_down)?;
@@ -368,9 +369,11 @@ impl Pairing {
         Ok((page, further))
     }
 
+    /// What this worker has thought of by itself.
     async fn take_in(&self, payload: &Payload) -> CrmResult<Appended> {
         let (limit, now) = (self.rules.inbox, self.clock.now());
-        put(&*self.store, &self.keys, &self.account, payload, limit, now)
+        let given = (payload, Urgency::Bulk);
+        put(&*self.store, &self.keys, &self.account, given, limit, now)
             .await
             .map_err(store_down)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use contacts::inbox::{self, Appended, Fill, Item, Settled};
+use contacts::inbox::{self, Appended, Fill, Item, Settled, Urgency};
 use contacts::keys::{Keys, SealError};
 use contacts::ports::{DocKey, DocKind};
 use contacts::{AccountId, Micros, Store};
@@ -16,7 +16,17 @@ fn keys(seed: u8) -> Keys {
 }
 
 async fn put(store: &Arc<dyn Store>, account: &AccountId, key: &str, payload: &str, at: u64) -> Appended {
-    let given = (key, payload.as_bytes());
+    put_as(Urgency::News, store, account, (key, payload), at).await
+}
+
+async fn put_as(
+    urgency: Urgency,
+    store: &Arc<dyn Store>,
+    account: &AccountId,
+    (key, payload): (&str, &str),
+    at: u64,
+) -> Appended {
+    let given = (key, payload.as_bytes(), urgency);
     inbox::append(&**store, &keys(2), account, given, 1_000, Micros(at))
         .await
         .unwrap()
@@ -125,6 +135,46 @@ pub(super) async fn sixteen_senders_lose_nothing_and_double_nothing(make: &impl 
     assert_eq!(seen, all);
 }
 
+pub(super) async fn news_go_ahead_of_what_was_looked_up(make: &impl AsyncFn() -> Arc<dyn Store>) {
+    let store = make().await;
+    let account = any_account();
+    let put = |urgency, key: &'static str, payload: &'static str, at| {
+        let (store, account) = (&store, &account);
+        async move { put_as(urgency, store, account, (key, payload), at).await }
+    };
+    for (at, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        assert_eq!(put(Urgency::Bulk, key, key, at as u64 + 1).await, Appended::New);
+    }
+    put(Urgency::News, "e", "e", 9).await;
+    // Told of while it waits, with the same words and with others; and looked up while news of it wait.
+    assert_eq!(put(Urgency::News, "d", "d", 10).await, Appended::Waiting);
+    assert_eq!(put(Urgency::News, "c", "C", 10).await, Appended::Replaced);
+    assert_eq!(put(Urgency::Bulk, "e", "E", 11).await, Appended::Replaced);
+    assert_eq!(put(Urgency::Bulk, "d", "d", 11).await, Appended::Waiting);
+    let items = peek(&store, &account, 100, 100).await;
+    assert_eq!(texts(&items), ["C", "d", "E", "a", "b"]);
+    let bulk = |item: &Item| item.urgency == Urgency::Bulk;
+    assert_eq!(
+        items.iter().map(bulk).collect::<Vec<_>>(),
+        [false, false, false, true, true]
+    );
+    // What was put off is as urgent as before.
+    let off = |item: &Item| {
+        (
+            item.ticket.clone(),
+            Settled::Later {
+                at: Micros(50),
+                failed: true,
+            },
+        )
+    };
+    inbox::settle(&*store, &account, &items.iter().map(off).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert!(peek(&store, &account, 100, 49).await.is_empty());
+    assert_eq!(texts(&peek(&store, &account, 100, 50).await), ["C", "d", "E", "a", "b"]);
+}
+
 pub(super) async fn a_full_inbox_takes_nothing_and_loses_nothing(make: &impl AsyncFn() -> Arc<dyn Store>) {
     let store = make().await;
     let account = any_account();
@@ -132,7 +182,7 @@ pub(super) async fn a_full_inbox_takes_nothing_and_loses_nothing(make: &impl Asy
     let mut taken = BTreeSet::new();
     for n in 0..1_000u64 {
         let key = n.to_string();
-        let given = (key.as_str(), key.as_bytes());
+        let given = (key.as_str(), key.as_bytes(), Urgency::News);
         let appended = inbox::append(&*store, &keys(2), &account, given, limit, Micros(n)).await;
         match appended.unwrap() {
             Appended::New => assert!(taken.insert(key)),
@@ -148,7 +198,15 @@ pub(super) async fn a_full_inbox_takes_nothing_and_loses_nothing(make: &impl Asy
     let again = |payload: &'static [u8]| {
         let (store, account, first) = (&store, &account, &first);
         async move {
-            let appended = inbox::append(&**store, &keys(2), account, (first, payload), limit, Micros(9)).await;
+            let appended = inbox::append(
+                &**store,
+                &keys(2),
+                account,
+                (first, payload, Urgency::News),
+                limit,
+                Micros(9),
+            )
+            .await;
             appended.unwrap()
         }
     };

@@ -65,6 +65,7 @@ behaviours![
     marks::a_claim_is_given_once,
     inbox::what_was_taken_is_handed_out_once_it_is_due_and_oldest_first,
     inbox::sixteen_senders_lose_nothing_and_double_nothing,
+    inbox::news_go_ahead_of_what_was_looked_up,
     inbox::a_full_inbox_takes_nothing_and_loses_nothing,
     inbox::what_was_replaced_meanwhile_is_not_settled,
     inbox::invariant_12_payloads_lie_sealed_for_their_account_alone,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use contacts::accounts::{self, Account, Sealed};
 use contacts::dead::{self, DeadLetter};
 use contacts::docs::{self, Change};
-use contacts::inbox;
+use contacts::inbox::{self, Urgency};
 use contacts::keys::{Fingerprint, Keys};
 use contacts::ports::{DocKey, DocKind};
 use contacts::rotation::{self, Resealed, Uses};
@@ -65,7 +65,7 @@ async fn one_of_each(store: &Arc<dyn Store>, keys: &Keys, id: &AccountId) {
     .await
     .unwrap();
     for key in ["x", "y", "z"] {
-        inbox::append(&**store, keys, id, (key, key.as_bytes()), 100, NOW)
+        inbox::append(&**store, keys, id, (key, key.as_bytes(), Urgency::News), 100, NOW)
             .await
             .unwrap();
     }
