@@ -92,8 +92,9 @@ impl Census {
         let Some(account) = accounts::get(&*self.store, id).await? else {
             return Ok(());
         };
-        let integration = self.integrations.get(&account.integration);
-        if integration.is_none() && self.integrations.linking(&account.integration).is_none() {
+        if self.integrations.get(&account.integration).is_none()
+            && self.integrations.linking(&account.integration).is_none()
+        {
             return Ok(());
         }
         let work = work::load(&*self.store, id).await?;
@@ -102,15 +103,16 @@ impl Census {
         let described = status::describe(&account, &work, head.as_ref(), now);
         self.counted
             .add(&account, described.state, described.fresh_seconds, wait(&work, now));
-        let Some(integration) = integration else { return Ok(()) };
-        for left in integration.budget_left(&account).await {
-            let share = left.left as f64 / (left.max as f64).max(1.0);
-            let known = self
-                .counted
-                .budget
-                .entry((account.connector.clone(), left.limit))
-                .or_insert(share);
-            *known = known.min(share);
+        for (connector, limits) in self.integrations.budgets_left(&account).await? {
+            for left in limits {
+                let share = left.left as f64 / (left.max as f64).max(1.0);
+                let known = self
+                    .counted
+                    .budget
+                    .entry((connector.clone(), left.limit))
+                    .or_insert(share);
+                *known = known.min(share);
+            }
         }
         Ok(())
     }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use contacts::accounts::Account;
 use contacts::keys::{Fingerprint, Keys};
-use contacts::ledger::{Class, Ledger, Scopes, Times};
+use contacts::ledger::{Class, Ledger, Left, Scopes, Times};
 use contacts::minted::Vault;
 use contacts::reading::Narrowing;
-use contacts::{AccountId, Clock, ErrorKind, Store};
+use contacts::{AccountId, Clock, ErrorKind, Store, StoreError};
 use crm::{
     Adjustments, AllowHosts, Client, ClientSettings, Connection, Connector, CrmError, CrmResult, FieldSource, Hook,
     Http, Mint, Pacer, Patience, Role,
@@ -63,6 +63,8 @@ pub struct Integration {
     base: Option<String>,
     /// Where the world reaches the webhooks of its accounts, or why the CRM is not asked for one.
     hooks_at: Result<String, String>,
+    /// The key of the budget of all calls to the host that its accounts share, if they do.
+    ip_budget: Option<String>,
     deps: Deps,
 }
 
@@ -182,6 +184,21 @@ impl Integrations {
     /// An integration of the kind `linking`.
     pub fn linking(&self, name: &str) -> Option<Arc<Linking>> {
         self.linking.get(name).cloned()
+    }
+
+    /// What is left of the limits that an account's calls count against, by connector. Nothing where its integration is not
+    /// configured any more.
+    pub async fn budgets_left(&self, account: &Account) -> Result<Vec<(String, Vec<Left>)>, StoreError> {
+        if let Some(integration) = self.by_name.get(&account.integration) {
+            return Ok(vec![(
+                account.connector.clone(),
+                integration.budget_left(account).await,
+            )]);
+        }
+        match self.linking.get(&account.integration) {
+            Some(linking) => linking.budgets_left(&account.id).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     pub fn all_linking(&self) -> impl Iterator<Item = &Arc<Linking>> {
@@ -307,6 +324,9 @@ impl Integration {
             mapping,
             base: crate::urls::base(all),
             hooks_at: hooks_at(name, &connector, settings, all),
+            ip_budget: connector
+                .shared_origin(&exposed(&settings.connection))
+                .map(|origin| deps.keys.ip_budget_scope(connector.id(), &origin)),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
             return_fields: settings.return_fields.clone(),
@@ -475,8 +495,7 @@ impl Integration {
     }
 
     fn with_fixed(&self, mut fields: BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let fixed = self.fixed.iter();
-        fields.extend(fixed.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())));
+        fields.extend(exposed(&self.fixed));
         fields
     }
 
@@ -637,6 +656,11 @@ fn hooks_at(
         return Err("http.public_url is not https".to_owned());
     }
     Ok(format!("{base}/{name}/webhooks"))
+}
+
+fn exposed(fields: &settings::SecretMap) -> BTreeMap<String, String> {
+    let exposed = |(name, value): (&String, &SecretString)| (name.clone(), value.expose_secret().to_owned());
+    fields.iter().map(exposed).collect()
 }
 
 fn with_learned(

@@ -261,6 +261,7 @@ impl Caller {
         // Of a store of its own, where nobody else has budgets.
         let key = || Some("trial".to_owned());
         let scopes = Scopes {
+            ip: key(),
             app: key(),
             account: key(),
             user: key(),

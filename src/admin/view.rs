@@ -166,10 +166,29 @@ fn left_views(limits: Vec<Left>, now: Micros) -> Vec<LeftView> {
     limits.into_iter().map(view).collect()
 }
 
+/// Limits of two connectors may have one name.
+fn left_views_of(budgets: Vec<(String, Vec<Left>)>, now: Micros) -> Vec<LeftView> {
+    let several = budgets.len() > 1;
+    let mut views = Vec::new();
+    for (connector, limits) in budgets {
+        let named = |mut view: LeftView| {
+            if several {
+                view.left.limit = format!("{connector}: {}", view.left.limit);
+            }
+            view
+        };
+        views.extend(left_views(limits, now).into_iter().map(named));
+    }
+    views
+}
+
 #[derive(Debug, Serialize)]
 pub struct BudgetView {
     pub account: String,
     pub integration: String,
+    /// Whose account it is, where an integration links; then there is one of each system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dealer: Option<String>,
     pub connector: String,
     pub limits: Vec<LeftView>,
 }
@@ -412,10 +431,7 @@ impl Admin {
         let subscription = subscription::load(&*self.store, &id).await?;
         status.webhook = subscription.as_ref().map(|known| status::webhook(known, now));
         let integration = self.integrations.get(&account.integration);
-        let budgets = match &integration {
-            Some(integration) => integration.budget_left(&account).await,
-            None => Vec::new(),
-        };
+        let budgets = self.integrations.budgets_left(&account).await?;
         let waits_for_a_person = match subscription.as_ref().map(Subscription::standing) {
             Some(Standing::ByHand(_) | Standing::Failing(_)) => true,
             Some(Standing::Pending | Standing::Subscribed) => false,
@@ -447,7 +463,7 @@ impl Admin {
                 .map(|(kind, task)| task_view(&work, *kind, task, now))
                 .collect(),
             snapshots,
-            budgets: left_views(budgets, now),
+            budgets: left_views_of(budgets, now),
             runs: runs.into_iter().map(|run| run_view(run, now)).collect(),
             dead_letters: letters.into_iter().map(|letter| letter_view(letter, now)).collect(),
         }))
@@ -460,15 +476,15 @@ impl Admin {
             let Some(account) = accounts::get(&*self.store, &id).await? else {
                 continue;
             };
-            let Some(integration) = self.integrations.get(&account.integration) else {
-                continue;
-            };
-            budgets.push(BudgetView {
-                limits: left_views(integration.budget_left(&account).await, self.clock.now()),
-                account: id.to_string(),
-                integration: account.integration,
-                connector: account.connector,
-            });
+            for (connector, limits) in self.integrations.budgets_left(&account).await? {
+                budgets.push(BudgetView {
+                    limits: left_views(limits, self.clock.now()),
+                    account: id.to_string(),
+                    integration: account.integration.clone(),
+                    dealer: account.dealer.clone(),
+                    connector,
+                });
+            }
         }
         let least = |view: &BudgetView| {
             let share = |left: &Left| left.left.saturating_mul(1_000) / left.max.max(1);

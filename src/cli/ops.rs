@@ -384,6 +384,9 @@ pub async fn budgets(config: Option<&Path>, access: Access) -> Result<(), Failur
             &rows(budgets),
             |budget, name| match name {
                 "left" => limits_text(&budget["limits"]),
+                "integration" if budget["dealer"].is_string() => {
+                    format!("{}, dealer {}", text(&budget["integration"]), text(&budget["dealer"]))
+                }
                 name => text(&budget[name]),
             },
         )

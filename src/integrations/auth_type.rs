@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crm::{Connector, FieldSource, Grant};
 use process::settings::{self, AuthType};
-use secrecy::ExposeSecret;
+
+use super::exposed;
 
 /// Chooses by which grant tokens are minted, or says why the connector does not go with this type.
 pub fn choose_grant(connector: &mut Connector, auth_type: AuthType) -> Result<(), String> {
@@ -38,12 +39,8 @@ pub fn credentials(
     settings: &settings::Integration,
     problems: &mut Vec<String>,
 ) -> Option<BTreeMap<String, String>> {
-    let given: BTreeMap<String, String> = settings
-        .credentials
-        .iter()
-        .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
-        .filter(|(_, value)| !value.is_empty())
-        .collect();
+    let mut given = exposed(&settings.credentials);
+    given.retain(|_, value| !value.is_empty());
     if settings.auth_type != AuthType::None {
         if !given.is_empty() {
             problems.push("credentials are for auth_type = \"none\" only: here Talkdesk sends them".to_owned());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use contacts::ErrorKind;
 use contacts::accounts::Account;
 use contacts::ledger::{Left, Limit, Scopes};
+use contacts::linking::records::Checked;
 use crm::{CrmError, CrmResult};
 use serde_json::Value as Json;
 
@@ -19,6 +20,7 @@ impl Integration {
         let of_user = account.zip(user);
         let of_user = of_user.map(|(account, user)| keys.user_budget_scope(connector, account, user));
         Scopes {
+            ip: self.ip_budget.clone(),
             app: Some(keys.app_budget_scope(connector, &self.name)),
             // Where nobody says who the user is, all share one.
             user: of_user.or_else(|| of_account.clone()),
@@ -28,6 +30,7 @@ impl Integration {
 
     pub(super) fn budgets_of(&self, account: &Account) -> Scopes {
         Scopes {
+            ip: self.ip_budget.clone(),
             app: Some(self.deps.keys.app_budget_scope(self.connector.id(), &self.name)),
             account: Some(account.budget.clone()),
             user: Some(account.user_budget.clone().unwrap_or_else(|| account.budget.clone())),
@@ -57,10 +60,23 @@ impl Integration {
 
     /// Limits and what is left of them for one account.
     pub async fn budget_left(&self, account: &Account) -> Vec<Left> {
-        let limits = self.limits(BTreeMap::new(), &account.learned);
+        self.left_of(&self.budgets_of(account), &account.learned).await
+    }
+
+    /// The same for one side of a dealer.
+    pub(super) async fn left_as_checked(&self, checked: Checked) -> Vec<Left> {
+        let budgets = Scopes {
+            user: checked.user_budget.or_else(|| checked.account_budget.clone()),
+            account: checked.account_budget,
+            ..self.budgets(None, None)
+        };
+        self.left_of(&budgets, &checked.learned).await
+    }
+
+    async fn left_of(&self, budgets: &Scopes, learned: &BTreeMap<String, Json>) -> Vec<Left> {
+        let limits = self.limits(BTreeMap::new(), learned);
         let now = self.deps.clock.now();
-        let budgets = self.budgets_of(account);
-        let left = self.deps.ledger.left(&budgets, &limits, now).await;
+        let left = self.deps.ledger.left(budgets, &limits, now).await;
         left.unwrap_or_default()
     }
 

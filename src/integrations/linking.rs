@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use contacts::accounts::{Account, Sealed};
 use contacts::keys::Identity;
-use contacts::ledger::Class;
+use contacts::ledger::{Class, Left};
+use contacts::linking::records::{self, Checked, Side};
 use contacts::linking::{BadTemplate, Field, Owner, UrlTemplate};
-use contacts::{AccountId, Micros, Store};
+use contacts::{AccountId, ErrorKind, Micros, Store, StoreError};
 use crm::{Client, CrmError, CrmResult, Region};
 use parking_lot::Mutex;
 use process::settings::{self, AuthType, FieldOwner, Settings, UpdateAuth};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use worker::linking::{Look, Pairing, Rules};
 
 use super::auth_type::check_names;
-use super::{Deps, Integration, Problems, with_learned};
+use super::{Deps, Integration, Problems, exposed, with_learned};
 
 /// One integration of the kind `linking`.
 pub struct Linking {
@@ -125,14 +126,9 @@ impl Linking {
                     None
                 }
             });
-            let own = |map: &settings::SecretMap| -> BTreeMap<String, String> {
-                map.iter()
-                    .map(|(name, value)| (name.clone(), value.expose_secret().to_owned()))
-                    .collect()
-            };
-            let mut at_web1on1 = own(&settings.credentials);
-            at_web1on1.extend(own(&dealer.web1on1));
-            let at_dms = own(&dealer.dms);
+            let mut at_web1on1 = exposed(&settings.credentials);
+            at_web1on1.extend(exposed(&dealer.web1on1));
+            let at_dms = exposed(&dealer.dms);
             if let Some(web1on1) = &web1on1 {
                 check_credentials("web1on1", web1on1, &at_web1on1, &mut found);
             }
@@ -260,10 +256,10 @@ impl Linking {
         }
         let dealer = self.dealer_of(&account.id).ok_or_else(|| {
             let message = format!("no dealer of this account is configured in {} any more", self.name);
-            CrmError::new(contacts::ErrorKind::Missing, message)
+            CrmError::new(ErrorKind::Missing, message)
         })?;
-        let web1on1 = connect(&self.web1on1, &dealer.at_web1on1, dealer, "Web1on1").await?;
-        let dms = connect(&self.dms, &dealer.at_dms, dealer, "the DMS").await?;
+        let web1on1 = self.connect(Side::Web1on1, &dealer.at_web1on1, dealer).await?;
+        let dms = self.connect(Side::Dms, &dealer.at_dms, dealer).await?;
         let pairing = Arc::new(Pairing {
             account: dealer.account.clone(),
             store: self.store.clone(),
@@ -275,6 +271,47 @@ impl Linking {
         });
         self.pairings.lock().insert(account.id.clone(), pairing.clone());
         Ok(pairing)
+    }
+
+    async fn connect(&self, side: Side, auth: &BTreeMap<String, String>, dealer: &Dealer) -> CrmResult<Client> {
+        let integration = self.side(side);
+        let auth = integration.auth(auth);
+        let learned = integration
+            .check(&auth, Class::Bulk)
+            .await
+            .map_err(|error| CrmError::new(error.kind, format!("{}: {}", side.name(), error.message)))?;
+        let checked = Checked {
+            account_budget: learned.budgets.account.clone(),
+            user_budget: learned.budgets.user.clone(),
+            learned: learned.values.clone(),
+        };
+        records::note_checked(&*self.store, &dealer.account, side, &checked)
+            .await
+            .map_err(|error| CrmError::because(ErrorKind::StoreDown, "what the check told cannot be kept", error))?;
+        let fields = with_learned(auth, &learned.values);
+        let who = dealer.account.as_str();
+        integration.client_in(dealer.region.clone(), fields, learned.budgets, Class::Bulk, who)
+    }
+
+    fn side(&self, side: Side) -> &Integration {
+        match side {
+            Side::Dms => &self.dms,
+            Side::Web1on1 => &self.web1on1,
+        }
+    }
+
+    /// What is left of the limits of both systems for one dealer, by their connectors.
+    pub async fn budgets_left(&self, account: &AccountId) -> Result<Vec<(String, Vec<Left>)>, StoreError> {
+        let mut sides = Vec::new();
+        for side in [Side::Dms, Side::Web1on1] {
+            let checked = records::checked(&*self.store, account, side).await?;
+            let integration = self.side(side);
+            sides.push((
+                integration.connector.id().to_owned(),
+                integration.left_as_checked(checked).await,
+            ));
+        }
+        Ok(sides)
     }
 
     /// Another connection is made with the next payload.
@@ -290,22 +327,6 @@ impl Dealer {
         let digest = Sha256::digest(format!("{to_dms:?}{to_web1on1:?}").as_bytes());
         data_encoding::HEXLOWER.encode(&digest)
     }
-}
-
-async fn connect(
-    side: &Integration,
-    auth: &BTreeMap<String, String>,
-    dealer: &Dealer,
-    whose: &str,
-) -> CrmResult<Client> {
-    let auth = side.auth(auth);
-    let learned = side
-        .check(&auth, Class::Bulk)
-        .await
-        .map_err(|error| CrmError::new(error.kind, format!("{whose}: {}", error.message)))?;
-    let fields = with_learned(auth, &learned.values);
-    let who = dealer.account.as_str();
-    side.client_in(dealer.region.clone(), fields, learned.budgets, Class::Bulk, who)
 }
 
 fn template(key: &str, text: &str, name: &'static str, problems: &mut Problems) -> Option<UrlTemplate> {

@@ -21,7 +21,7 @@ pub const ADMIN: &str = "canary-ops-token-of-linking-scenes";
 pub const SECRET: &str = "canary-dealer-secret-0001";
 const HOOK_SECRET: &str = "canary-hook-secret";
 
-/// Both systems, in one fake: the accounts `dms` and `chat`.
+/// Both systems, in one fake: the accounts `dms` and `chat`, and those of further dealers.
 pub struct Sides {
     pub crm: FakeCrm,
     pub url: String,
@@ -34,24 +34,29 @@ pub struct Sides {
 
 impl Sides {
     pub async fn start(contacts: usize) -> Sides {
-        Sides::set_up(contacts, 1_000, None).await
+        Sides::set_up(&[""], contacts, 1_000, None).await
     }
 
     /// Both systems count calls, and refuse those beyond this many in a second.
     pub async fn limited(contacts: usize, per_second: u32) -> Sides {
+        Sides::limited_of(&[""], contacts, per_second).await
+    }
+
+    /// Of several dealers: the accounts `dms` and `chat` with each of these behind their names.
+    async fn limited_of(dealers: &[&str], contacts: usize, per_second: u32) -> Sides {
         let limit = RateLimit {
             max: per_second,
             window: Duration::from_secs(1),
         };
-        Sides::set_up(contacts, per_second, Some(limit)).await
+        Sides::set_up(dealers, contacts, per_second, Some(limit)).await
     }
 
-    async fn set_up(contacts: usize, per_second: u32, limit: Option<RateLimit>) -> Sides {
-        let account = |name: &str, profile, like: Option<&str>| AccountOptions {
-            name: name.to_owned(),
+    async fn set_up(dealers: &[&str], contacts: usize, per_second: u32, limit: Option<RateLimit>) -> Sides {
+        let account = |name: String, profile, like: Option<String>| AccountOptions {
             profile,
-            like: like.map(str::to_owned),
+            like,
             token: format!("{name}-token"),
+            name,
             contacts,
             users: 3,
             limit,
@@ -59,20 +64,28 @@ impl Sides {
         };
         let crm = FakeCrm::new(Options {
             seed: 11,
-            accounts: vec![
-                account("dms", Profile::House, None),
-                account("chat", Profile::Web1on1, Some("dms")),
-            ],
+            accounts: dealers
+                .iter()
+                .flat_map(|dealer| {
+                    let dms = format!("dms{dealer}");
+                    let chat = account(format!("chat{dealer}"), Profile::Web1on1, Some(dms.clone()));
+                    [account(dms, Profile::House, None), chat]
+                })
+                .collect(),
         });
-        crm.knobs("chat", |knobs| {
-            knobs.limits.insert("second".to_owned(), limit);
-        });
+        for dealer in dealers {
+            crm.knobs(&format!("chat{dealer}"), |knobs| {
+                for name in ["second", "address"] {
+                    knobs.limits.insert(name.to_owned(), limit);
+                }
+            });
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let stop = CancellationToken::new();
         tokio::spawn(crm.clone().serve(listener, stop.clone()));
         let served = Crm::of(crm.clone(), url.clone(), stop);
-        // The shipped one, but for its limit of 20 calls a second: a test would only wait.
+        // The shipped one, but for its limits of 20 calls a second: a test would only wait.
         let shipped = crm::Connector::shipped("web1on1").expect("it is shipped");
         let patient = "max    = 20\n";
         assert!(shipped.contains(patient));

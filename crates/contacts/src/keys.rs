@@ -181,6 +181,11 @@ impl Keys {
         hex(&mac(&self.budgets, &[connector, integration, "app"])[..16])
     }
 
+    /// That of all calls to one host, for whatever integration.
+    pub fn ip_budget_scope(&self, connector: &str, host: &str) -> String {
+        hex(&mac(&self.budgets, &[connector, host, "ip"])[..16])
+    }
+
     /// The keyed hash under which a phone, an email or an alias of a contact is looked up.
     pub fn lookup_key(&self, account: &AccountId, value: &str) -> u64 {
         let digest = mac(&self.lookups, &[account.as_str(), value]);

@@ -40,6 +40,8 @@ pub struct Limit {
 /// Whose calls count against a limit: of each there is a budget of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitScope {
+    /// All calls that one host sees coming from our address, whoever makes them.
+    Ip,
     /// All calls of our application, for whatever account.
     App,
     /// All calls of one account at the CRM, whoever makes them.
@@ -52,6 +54,7 @@ pub enum LimitScope {
 /// The keys of the budgets that calls count against. `None`: nobody knows yet whose calls they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scopes {
+    pub ip: Option<String>,
     pub app: Option<String>,
     pub account: Option<String>,
     pub user: Option<String>,
@@ -60,6 +63,7 @@ pub struct Scopes {
 impl Scopes {
     pub fn key(&self, scope: LimitScope) -> Option<&str> {
         let key = match scope {
+            LimitScope::Ip => &self.ip,
             LimitScope::App => &self.app,
             LimitScope::Account => &self.account,
             LimitScope::User => &self.user,

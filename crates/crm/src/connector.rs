@@ -7,6 +7,7 @@ use contacts::ledger::{Charge, EVERYTHING, Limit, LimitKind as Kind, LimitScope}
 use contacts::{ErrorKind, Micros};
 use minijinja::Value;
 
+use crate::client::prepare::base_url;
 use crate::error::{CrmError, CrmResult};
 use crate::expr::{scope, value_of};
 use crate::identity::{self, Canonical};
@@ -15,7 +16,7 @@ use crate::reply::Hold;
 use crate::sample;
 use crate::spec::{
     self, Action, Adjustments, AuthSpec, Deletion, Field, FieldSource, Grant, LimitKind, LimitSpec, Maximum, Reset,
-    Spec,
+    Spec, mentions,
 };
 use crate::webhook::Hooks;
 
@@ -169,11 +170,22 @@ impl Connector {
 
     /// Whether the check tells where the CRM is. Then `auth` says where one logs in, a place that accounts may share.
     pub fn learns_its_address(&self) -> bool {
-        let mut parts = self.spec.connection.base_url.expressions();
-        parts.any(|part| {
-            self.learned_names()
-                .any(|name| part.text().contains(&format!("conn.{name}")))
-        })
+        let base = || std::iter::once(&self.spec.connection.base_url);
+        self.learned_names().any(|name| mentions(base(), name))
+    }
+
+    /// The origin of the CRM, where all accounts of an integration have the same; `fixed` are the fields of its settings.
+    pub fn shared_origin(&self, fixed: &BTreeMap<String, String>) -> Option<String> {
+        let connection = &self.spec.connection;
+        if connection.base_differs_by(self.spec.check.learn.keys()).is_some() {
+            return None;
+        }
+        let settled = connection.fields.iter().filter_map(|(name, field)| {
+            let value = fixed.get(name).or(field.default.as_ref())?;
+            Some((name.clone(), field.normal(value)?))
+        });
+        let base = base_url(&self.spec, &settled.collect()).ok()?;
+        Some(base.origin().ascii_serialization())
     }
 
     /// The canonical form of an `auth`.

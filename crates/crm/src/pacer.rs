@@ -315,9 +315,9 @@ impl Inner {
         {
             parts.entry(charge.limit.scope).or_default().push(charge.clone());
         }
-        if parts.is_empty() && self.scopes.account.is_some() {
-            // What counts against no limit still heeds a hold of everything.
-            parts.insert(LimitScope::Account, Vec::new());
+        if self.scopes.account.is_some() {
+            // What counts against no limit of the account still heeds a hold of everything.
+            parts.entry(LimitScope::Account).or_default();
         }
         parts.into_iter().collect()
     }

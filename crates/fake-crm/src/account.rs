@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub knobs: Knobs,
     pub meter: Meter,
     pub limiter: Limiter,
+    /// Shared by all accounts of the profile.
+    pub at_address: Arc<Mutex<Limiter>>,
     pub outbox: Outbox,
     pub made: Made,
     /// Makes the tokens of an endless list differ.
@@ -98,7 +100,7 @@ enum Lag {
 }
 
 impl Account {
-    pub(crate) fn new(seed: u64, options: AccountOptions) -> Arc<Account> {
+    pub(crate) fn new(seed: u64, options: AccountOptions, at_address: Arc<Mutex<Limiter>>) -> Arc<Account> {
         let seed = Rng::account_seed(seed, options.like.as_deref().unwrap_or(&options.name));
         let vendor = options.profile.vendor();
         let mut knobs = Knobs {
@@ -118,6 +120,7 @@ impl Account {
             knobs,
             meter: Meter::default(),
             limiter: Limiter::default(),
+            at_address,
             outbox: Outbox::default(),
             made: Made::default(),
             lap: 0,
@@ -222,8 +225,10 @@ impl State {
         };
         let mut charges: Vec<Charge> = charge.into_iter().collect();
         if let Some(op) = op {
-            let limits = self.profile.vendor().limits();
-            charges.extend(self.limiter.charge(limits, &self.knobs.limits, op, &at));
+            let (vendor, changed) = (self.profile.vendor(), &self.knobs.limits);
+            charges.extend(self.limiter.charge(vendor.limits(), changed, op, &at));
+            let mut at_address = self.at_address.lock();
+            charges.extend(at_address.charge(vendor.limits_per_address(), changed, op, &at));
         }
         self.meter.stats.over_limit += u64::from(charges.iter().any(|charge| charge.over));
         charges
@@ -261,11 +266,14 @@ impl State {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let (vendor, changed) = (self.profile.vendor(), &self.knobs.limits);
+        let mut limits = self.limiter.read(vendor.limits(), changed);
+        limits.extend(self.at_address.lock().read(vendor.limits_per_address(), changed));
         Stats {
             contacts: self.contacts.live(),
             webhooks: self.outbox.stats.clone(),
             made: self.made.counts(),
-            limits: self.limiter.read(self.profile.vendor().limits(), &self.knobs.limits),
+            limits,
             ..self.meter.read(self.knobs.limit)
         }
     }

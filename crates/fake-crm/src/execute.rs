@@ -82,6 +82,7 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
         Action::Reset {} => {
             state.meter.reset();
             state.limiter.reset();
+            state.at_address.lock().reset();
             state.outbox.reset();
         }
     }

@@ -29,9 +29,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
+use crate::limits::Limiter;
 
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
@@ -130,9 +132,11 @@ impl FakeCrm {
         let first = options.accounts.first().expect("a CRM needs an account").name.clone();
         let mut accounts = HashMap::new();
         let mut order = Vec::new();
+        let mut at_address: HashMap<Profile, Arc<Mutex<Limiter>>> = HashMap::new();
         for account in options.accounts {
             let name = account.name.clone();
-            let account = Account::new(options.seed, account);
+            let of_profile = at_address.entry(account.profile).or_default().clone();
+            let account = Account::new(options.seed, account, of_profile);
             order.push(account.clone());
             let replaced = accounts.insert(name.clone(), account);
             assert!(replaced.is_none(), "two accounts are called `{name}`");

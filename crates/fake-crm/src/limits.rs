@@ -195,7 +195,7 @@ impl Counter {
         let max = u64::from(limit.max);
         let (used, over, reset) = if spec.turn == Turn::Rolling {
             while let Some(&(first, cost)) = self.recent.front()
-                && at.since_start - first >= limit.window
+                && at.since_start.saturating_sub(first) >= limit.window
             {
                 self.used -= cost;
                 self.recent.pop_front();
@@ -207,7 +207,11 @@ impl Counter {
                 self.recent.push_back((at.since_start, cost));
             }
             let oldest = self.recent.front().map_or(at.since_start, |&(first, _)| first);
-            (tried, over, limit.window.saturating_sub(at.since_start - oldest))
+            (
+                tried,
+                over,
+                limit.window.saturating_sub(at.since_start.saturating_sub(oldest)),
+            )
         } else {
             let (window, reset) = window(spec.turn, limit.window, at);
             if window != self.window {

@@ -149,6 +149,7 @@ on_both!(
             let mut spent = BTreeMap::new();
             for (token, account) in &accounts {
                 let scopes = Scopes {
+                    ip: None,
                     app: Some(app.clone()),
                     account: Some(account.budget.clone()),
                     user: account.user_budget.clone(),

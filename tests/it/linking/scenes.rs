@@ -1,6 +1,7 @@
 //! What becomes of two records of one person.
 
 use contacts::Kind;
+use contacts::linking::records::{self, Side};
 use fake_crm::Users;
 
 use super::*;
@@ -253,3 +254,62 @@ on_both!(a_user_of_web1on1_is_an_agent_with_the_next_sync, |backend| async move 
     until("the new user is an agent", || async { agents().await == before + 1 }).await;
     bridge.stop().await;
 });
+
+on_both!(
+    dealers_with_bots_of_their_own_share_what_web1on1_grants_one_address,
+    |backend| async move {
+        const PEOPLE: u64 = 25;
+        let sides = Sides::limited_of(&["", "2"], PEOPLE as usize, 50).await;
+        for (id, account) in (1..=PEOPLE).flat_map(|id| ["dms", "chat", "dms2", "chat2"].map(|account| (id, account))) {
+            sides.edit(account, id, &format!("person{id}@crm.example"), "");
+        }
+        let organization = Profile::Web1on1.organization_id("chat2");
+        let bergen = format!(
+            "dealers.oslo.seed = true\n\
+             dealers.bergen.integration = \"dealers\"\ndealers.bergen.organization = \"{organization}\"\n\
+             dealers.bergen.secrets.first = \"{SECRET}-of-bergen\"\ndealers.bergen.seed = true\n\
+             dealers.bergen.web1on1.bot_token = \"chat2-token\"\n\
+             dealers.bergen.dms.account = \"dms2\"\ndealers.bergen.dms.token = \"dms2-token\"\n"
+        );
+        let bridge = sides.bridge(backend, &bergen).await;
+        let linked = |account: &str| {
+            let rows = sides.crm.truth(account);
+            rows.iter()
+                .filter(|row| json!(row)["web1on1"]["url"].is_string())
+                .count()
+        };
+        until("both dealers are linked", || async {
+            [linked("dms"), linked("dms2")] == [PEOPLE as usize; 2]
+        })
+        .await;
+        for account in ["chat", "chat2"] {
+            let stats = sides.crm.stats(account);
+            assert_eq!(stats.over_limit, 0, "{account}: {stats:?}");
+            // Neither has the whole address for itself.
+            assert!(
+                stats.limits["second"].calls < stats.limits["address"].calls,
+                "{stats:?}"
+            );
+        }
+        let budgets = api(&bridge, Method::GET, "/api/budgets", None).await.1;
+        let of_dealer = |name: &str| {
+            let sides = budgets
+                .as_array()
+                .expect("a list")
+                .iter()
+                .filter(|view| view["dealer"] == name);
+            sides.map(|view| view["connector"].clone()).collect::<Vec<_>>()
+        };
+        let account = account_of(&bridge, "dealers").await;
+        for side in [Side::Dms, Side::Web1on1] {
+            let checked = records::checked(&*bridge.store, &account, side).await.expect("a store");
+            assert!(checked.account_budget.is_some(), "{side:?}");
+        }
+        for dealer in ["oslo", "bergen"] {
+            let mut connectors = of_dealer(dealer);
+            connectors.sort_by_key(Value::to_string);
+            assert_eq!(connectors, ["demo", "web1on1"], "{budgets}");
+        }
+        bridge.stop().await;
+    }
+);

@@ -243,6 +243,10 @@ pub async fn forget(docs: &(impl Documents + ?Sized), account: &AccountId) -> St
                 break;
             }
         }
+        docs::update(docs, &checked_key(account, side), |_: Option<Checked>| {
+            (Change::<Checked>::Delete, Vec::new(), ())
+        })
+        .await?;
     }
     docs::update(docs, &seeding_key(account), |_: Option<Seeding>| {
         (Change::<Seeding>::Delete, Vec::new(), ())
@@ -282,6 +286,36 @@ pub async fn change_seeding(
     .await
 }
 
+/// What a side's check told: whose budgets its calls count against, and what its limits depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    pub account_budget: Option<String>,
+    pub user_budget: Option<String>,
+    /// Not secret.
+    pub learned: BTreeMap<String, serde_json::Value>,
+}
+
+/// Nothing, before the side was called.
+pub async fn checked(docs: &(impl Documents + ?Sized), account: &AccountId, side: Side) -> StoreResult<Checked> {
+    Ok(docs::load(docs, &checked_key(account, side)).await?.unwrap_or_default())
+}
+
+pub async fn note_checked(
+    docs: &(impl Documents + ?Sized),
+    account: &AccountId,
+    side: Side,
+    checked: &Checked,
+) -> StoreResult<()> {
+    docs::update(docs, &checked_key(account, side), |known: Option<Checked>| {
+        let change = match known.as_ref() == Some(checked) {
+            true => Change::Keep,
+            false => Change::Put(checked.clone()),
+        };
+        (change, Vec::new(), ())
+    })
+    .await
+}
+
 fn prefix(account: &AccountId, side: Side) -> String {
     format!("{account}|{}|", side.key())
 }
@@ -299,6 +333,14 @@ fn seeding_key(account: &AccountId) -> DocKey {
         kind: DocKind::Link,
         shard: account.shard(),
         id: format!("{account}|seeding"),
+    }
+}
+
+fn checked_key(account: &AccountId, side: Side) -> DocKey {
+    DocKey {
+        kind: DocKind::Link,
+        shard: account.shard(),
+        id: format!("{account}|checked|{}", side.key()),
     }
 }
 

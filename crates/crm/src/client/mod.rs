@@ -442,13 +442,7 @@ fn fields(connector: &Connector, given: &BTreeMap<String, String>) -> CrmResult<
                 }
             }
         };
-        let normal = match field.kind {
-            FieldType::Text | FieldType::Secret => Some(value.clone()),
-            FieldType::Int => value.trim().parse::<i64>().ok().map(|number| number.to_string()),
-            FieldType::Host => crate::identity::host(value),
-            FieldType::Site => crate::identity::site(value),
-        };
-        let Some(normal) = normal else {
+        let Some(normal) = field.normal(value) else {
             let kind = match field.source {
                 FieldSource::Auth => ErrorKind::Credentials,
                 FieldSource::Integration => ErrorKind::Rejected,

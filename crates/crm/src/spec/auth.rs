@@ -5,7 +5,7 @@ use std::time::Duration;
 
 mod oauth2;
 
-use super::{FieldSource, Request, Role, Spec, Vocabulary, named_exprs, named_templates};
+use super::{FieldSource, Request, Role, Spec, Vocabulary, mentions, named_exprs, named_templates};
 use crate::expr::{Expr, Template};
 use crate::load::{Reader, Table};
 
@@ -56,11 +56,6 @@ impl Oauth2 {
     pub(crate) fn uses(&self, field: &str) -> bool {
         mentions(self.token_url.iter(), field)
     }
-}
-
-fn mentions<'a>(mut templates: impl Iterator<Item = &'a Template>, field: &str) -> bool {
-    let name = format!("conn.{field}");
-    templates.any(|template| template.expressions().any(|expr| expr.text().contains(&name)))
 }
 
 /// `assertion = { audience, lifetime }`: of what the bridge signs with `private_key` (RFC 7523, section 3). The issuer is

@@ -9,6 +9,12 @@ use super::{Vocabulary, named_templates};
 use crate::expr::Template;
 use crate::load::Table;
 
+/// Whether a field or a learned value is part of one of these.
+pub(crate) fn mentions<'a>(mut templates: impl Iterator<Item = &'a Template>, name: &str) -> bool {
+    let name = format!("conn.{name}");
+    templates.any(|template| template.expressions().any(|expr| expr.text().contains(&name)))
+}
+
 /// `[connection]`
 #[derive(Debug)]
 pub struct ConnectionSpec {
@@ -75,7 +81,27 @@ pub enum Role {
     Ignored,
 }
 
+impl Field {
+    /// A value as it is used. `None`: it is not of the field's type.
+    pub(crate) fn normal(&self, value: &str) -> Option<String> {
+        match self.kind {
+            FieldType::Text | FieldType::Secret => Some(value.to_owned()),
+            FieldType::Int => value.trim().parse::<i64>().ok().map(|number| number.to_string()),
+            FieldType::Host => crate::identity::host(value),
+            FieldType::Site => crate::identity::site(value),
+        }
+    }
+}
+
 impl ConnectionSpec {
+    /// What in `base_url` may be another thing for each account: a field of `auth`, or something `learned`.
+    pub(crate) fn base_differs_by<'a>(&'a self, learned: impl Iterator<Item = &'a String>) -> Option<&'a str> {
+        let of_auth = |(name, field): (&'a String, &Field)| (field.source == FieldSource::Auth).then_some(name);
+        let mut names = self.fields.iter().filter_map(of_auth).chain(learned);
+        let base = || std::iter::once(&self.base_url);
+        names.find(|name| mentions(base(), name)).map(String::as_str)
+    }
+
     pub(super) fn read(table: Table<'_, '_>, vocabulary: &mut Vocabulary) -> Option<ConnectionSpec> {
         let fields = match table.need_table("fields") {
             Some(fields) => fields.named(|name, at, field| Field::read(name, at, field)),

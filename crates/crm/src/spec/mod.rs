@@ -26,6 +26,7 @@ pub(crate) use adjust::adjust;
 
 pub use adjust::Adjustments;
 pub use auth::{Assertion, AuthSpec, ClientAuth, Grant, HmacAuth, Oauth2, Session};
+pub(crate) use connection::mentions;
 pub use connection::{ConnectionSpec, Field, FieldSource, FieldType, Role};
 pub use contacts::{ContactsSpec, Cursor, DeletedList, Deletion, Delta, GetMany, IdList, Lookup, Order, Pass};
 pub(crate) use link::LINK_NAMES;
@@ -157,6 +158,7 @@ impl Spec {
             .and_then(|table| Webhook::read(table, &vocabulary));
         let link = root.table("link").and_then(|table| LinkSpec::read(table, &vocabulary));
         let (reader, auth_at, check_at) = (root.reader, root.place("auth"), root.place("check"));
+        let limits_at = root.place("limits");
         root.finish();
 
         let spec = Spec {
@@ -178,6 +180,7 @@ impl Spec {
         };
         auth::check_sources(reader, auth_at, &spec);
         check_identity(reader, check_at, &spec);
+        pacing::check_scopes(reader, limits_at, &spec);
         Some(spec)
     }
 }

@@ -11,10 +11,10 @@ use minijinja::Value;
 use regex::Regex;
 
 use super::times::zone;
-use super::{OPERATIONS, Vocabulary};
+use super::{OPERATIONS, Spec, Vocabulary};
 use crate::error::CrmResult;
 use crate::expr::{Expr, Template};
-use crate::load::{Table, suggest};
+use crate::load::{Reader, Table, suggest};
 
 /// `[[limits]]`
 #[derive(Debug)]
@@ -197,6 +197,7 @@ impl LimitSpec {
                 ("account", LimitScope::Account),
                 ("user", LimitScope::User),
                 ("app", LimitScope::App),
+                ("ip", LimitScope::Ip),
             ],
         );
         let (only, except) = (operations(&table, "only"), operations(&table, "except"));
@@ -242,6 +243,21 @@ impl LimitSpec {
             return 0;
         }
         self.cost.get(operation).copied().unwrap_or(1)
+    }
+}
+
+/// Whose calls come to one host has to be known before an account's first call.
+pub(super) fn check_scopes(reader: &Reader<'_>, at: usize, spec: &Spec) {
+    let Some(name) = spec.connection.base_differs_by(spec.check.learn.keys()) else {
+        return;
+    };
+    for limit in spec.limits.iter().filter(|limit| limit.scope == LimitScope::Ip) {
+        let what = format!(
+            "the limit `{}` is of all calls to one host, but `{name}` in `base_url` may be another for each account",
+            limit.name
+        );
+        let hint = format!("take `{name}` from the settings (from = \"integration\"), or choose another scope");
+        reader.problem(at, what, Some(hint));
     }
 }
 

@@ -38,7 +38,9 @@ async fn sides(dms_profile: Profile, contacts: usize) -> Sides {
         ..Options::default()
     });
     crm.knobs("chat", |knobs| {
-        knobs.limits.insert("second".to_owned(), None);
+        for name in ["second", "address"] {
+            knobs.limits.insert(name.to_owned(), None);
+        }
     });
     let origin = serve(crm.router()).await;
     let client = |id: &str, fields: &[(&str, &str)]| {

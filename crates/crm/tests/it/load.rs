@@ -133,6 +133,20 @@ fn a_window_needs_an_overlap_of_its_precision() {
 }
 
 #[test]
+fn a_limit_of_an_address_is_of_one_host() {
+    let limit = "[[limits]]\nname = \"address\"\nkind = \"window\"\nwindow = \"1s\"\nmax = 20\nscope = \"ip\"\n";
+    let found = problems(&format!("{SMALL}\n{limit}"));
+    assert!(
+        found.contains("the limit `address` is of all calls to one host, but `site`"),
+        "{found}"
+    );
+    assert!(found.contains("from = \"integration\""), "{found}");
+    let settled = SMALL.replace("${conn.site}", "https://crm.example");
+    assert_ne!(settled, SMALL);
+    assert_eq!(problems(&format!("{settled}\n{limit}")), "");
+}
+
+#[test]
 fn a_signature_that_proves_nothing_is_refused() {
     let hmac = |rest: &str| {
         format!(

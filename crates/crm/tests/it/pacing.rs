@@ -82,6 +82,7 @@ fn pacer_of(scopes: Scopes, memory: &Arc<Memory>, class: Class, patience: Durati
 
 fn scopes() -> Scopes {
     Scopes {
+        ip: Some("ip".into()),
         app: Some("app".into()),
         account: Some("account".into()),
         user: Some("user".into()),
@@ -162,53 +163,61 @@ async fn invariant_10_without_a_store_there_is_no_call() {
 
 #[tokio::test]
 async fn a_throttled_reply_stops_the_scope_not_only_the_call() {
-    let memory = Arc::new(Memory::default());
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counter = calls.clone();
-    let handler = move || async move {
-        counter.fetch_add(1, Ordering::SeqCst);
-        (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "600")])
-    };
-    let origin = serve(Router::new().route("/contacts", get(handler))).await;
-    let error = client(SMALL, &origin, pacer(&memory, Class::Bulk, Duration::ZERO))
-        .full_page(None)
-        .await
-        .unwrap_err();
-    let ErrorKind::Throttled { until } = error.kind else {
-        panic!("{error}")
-    };
-    let other = client(
-        SMALL,
-        &origin,
-        pacer(&memory, Class::Interactive, Duration::from_millis(50)),
-    );
-    assert_eq!(
-        other.full_page(None).await.unwrap_err().kind,
-        ErrorKind::NoBudget { until }
-    );
-    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // Also where no limit is the account's.
+    let of_user = "[[limits]]\nname = \"user\"\nkind = \"window\"\nwindow = \"1s\"\nmax = 100\nscope = \"user\"\n";
+    for limits in ["", of_user] {
+        let memory = Arc::new(Memory::default());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = calls.clone();
+        let handler = move || async move {
+            counter.fetch_add(1, Ordering::SeqCst);
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "600")])
+        };
+        let origin = serve(Router::new().route("/contacts", get(handler))).await;
+        let error = client(&source(limits), &origin, pacer(&memory, Class::Bulk, Duration::ZERO))
+            .full_page(None)
+            .await
+            .unwrap_err();
+        let ErrorKind::Throttled { until } = error.kind else {
+            panic!("{error}")
+        };
+        let other = client(
+            &source(limits),
+            &origin,
+            pacer(&memory, Class::Interactive, Duration::from_millis(50)),
+        );
+        assert_eq!(
+            other.full_page(None).await.unwrap_err().kind,
+            ErrorKind::NoBudget { until }
+        );
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
 }
 
-/// A limit of our application is shared by all accounts, one of a user by nobody.
+/// A limit of our application is shared by all accounts, one of an address by all applications, one of a user by nobody.
 #[tokio::test]
 async fn invariant_10_a_call_needs_a_slot_of_every_budget_it_counts_against() {
     let memory = Arc::new(Memory::default());
     let counted = Arc::new(Counted::default());
     let origin = counting(counted.clone()).await;
-    let limits = "[[limits]]\nname = \"app\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 5\nscope = \"app\"\n\
+    let limits = "[[limits]]\nname = \"ip\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 6\nscope = \"ip\"\n\
+                  [[limits]]\nname = \"app\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 5\nscope = \"app\"\n\
                   [[limits]]\nname = \"user\"\nkind = \"quota\"\nwindow = \"1d\"\nmax = 2\nscope = \"user\"\n";
-    let of = |account: &str, user: &str| {
+    let of_app = |app: &str, account: &str, user: &str| {
         let scopes = Scopes {
-            app: Some("app".into()),
+            ip: Some("ip".into()),
+            app: Some(app.into()),
             account: Some(account.into()),
             user: Some(user.into()),
         };
         client(
-            &source(limits),
+            // A limit of an address is of one host.
+            &source(limits).replace("role = \"locator\"", "from = \"integration\""),
             &origin,
             pacer_of(scopes, &memory, Class::Bulk, Duration::ZERO),
         )
     };
+    let of = |account: &str, user: &str| of_app("app", account, user);
     let first = of("a", "ana");
     first.full_page(None).await.expect("her first");
     first.full_page(None).await.expect("her second");
@@ -222,7 +231,13 @@ async fn invariant_10_a_call_needs_a_slot_of_every_budget_it_counts_against() {
     }
     let error = of("c", "dora").full_page(None).await.unwrap_err();
     assert!(error.to_string().contains("`app`"), "{error}");
-    assert_eq!(counted.calls.lock().len(), 5);
+    of_app("another", "d", "eva")
+        .full_page(None)
+        .await
+        .expect("the sixth from one address");
+    let error = of_app("third", "e", "fay").full_page(None).await.unwrap_err();
+    assert!(error.to_string().contains("`ip`"), "{error}");
+    assert_eq!(counted.calls.lock().len(), 6);
 }
 
 #[tokio::test]

@@ -68,6 +68,11 @@ pub(crate) trait Vendor: Send + Sync {
         &[]
     }
 
+    /// Those that count the calls for all accounts together, as they come from one address.
+    fn limits_per_address(&self) -> &'static [LimitSpec] {
+        &[]
+    }
+
     /// It keeps no fractions of seconds.
     fn whole_seconds(&self) -> bool {
         false

@@ -36,6 +36,14 @@ const LIMITS: &[LimitSpec] = &[LimitSpec::new(
     each_call,
 )];
 
+const LIMITS_PER_ADDRESS: &[LimitSpec] = &[LimitSpec::new(
+    "address",
+    20,
+    Duration::from_secs(1),
+    Turn::Rolling,
+    each_call,
+)];
+
 const CHALLENGE: &str = "Qm9uam91ciBsZSBtb25kZQ";
 
 impl Vendor for Web1on1 {
@@ -106,6 +114,10 @@ impl Vendor for Web1on1 {
 
     fn limits(&self) -> &'static [LimitSpec] {
         LIMITS
+    }
+
+    fn limits_per_address(&self) -> &'static [LimitSpec] {
+        LIMITS_PER_ADDRESS
     }
 
     fn example(&self, base: &str, _: &str, token: &str) -> String {

@@ -354,7 +354,9 @@ impl Scene {
             calls.insert(account, (stats.counted, most));
         }
         assert_eq!(self.sides.crm.stats("dms").limit, Some(limit));
-        assert_eq!(self.sides.crm.stats("chat").limits["second"].limit, Some(limit));
+        for name in ["second", "address"] {
+            assert_eq!(self.sides.crm.stats("chat").limits[name].limit, Some(limit));
+        }
         let pairs = (1..=self.people).filter(|id| Lot::of(*id).is_pair()).count();
         figure(&format!(
             "{pairs} pairs, {} people: calls, and the most in a second of {}: {calls:?}",
