@@ -484,10 +484,16 @@ pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) 
 }
 
 /// For what takes longer than [`PATIENCE`] on a busy machine.
+#[expect(clippy::print_stderr, reason = "a test that comes near its patience says so")]
 pub async fn until_within<F: Future<Output = bool>>(patience: Duration, what: &str, holds: impl Fn() -> F) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < patience, "did not happen within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = began.elapsed();
+    if took * 3 > patience {
+        // Seen with the output of tests that pass (nextest: --success-output), before the day on which they do not.
+        eprintln!("SLOW: took {took:.0?} of {patience:.0?}: {what}");
     }
 }
