@@ -271,6 +271,13 @@ impl Integration {
                 .map_err(|problem| problems.push(problem))
                 .ok(),
         );
+        let origin = connector.shared_origin(&exposed(&settings.connection));
+        if origin.is_none() && connector.counts_by_address() {
+            problems.push(
+                "connection: it does not say where the CRM is, whose limits count all calls from one address"
+                    .to_owned(),
+            );
+        }
         let credentials = auth_type::credentials(&connector, settings, &mut problems);
         auth_type::check_return_fields(&connector, &settings.return_fields, &mut problems);
         for field in settings.connection.keys() {
@@ -324,9 +331,7 @@ impl Integration {
             mapping,
             base: crate::urls::base(all),
             hooks_at: hooks_at(name, &connector, settings, all),
-            ip_budget: connector
-                .shared_origin(&exposed(&settings.connection))
-                .map(|origin| deps.keys.ip_budget_scope(connector.id(), &origin)),
+            ip_budget: origin.map(|origin| deps.keys.ip_budget_scope(connector.id(), &origin)),
             connector: Arc::new(connector),
             auth_success_status: settings.auth_success_status,
             return_fields: settings.return_fields.clone(),

@@ -22,7 +22,7 @@ use crate::source::{Handled, Linker};
 
 /// Payloads that are taken in hand with one look into the inbox.
 const HANDFUL: usize = 50;
-/// The same of those that news go ahead of: news wait for as many at most.
+/// The same of those that news go ahead of: news wait for as many of them at most.
 const BULK: usize = 10;
 
 pub struct Drain<'a> {

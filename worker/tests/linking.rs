@@ -691,7 +691,7 @@ async fn all_records_are_seeded_in_small_steps_and_with_progress() {
         &scene.store,
         &scene.keys,
         &scene.account,
-        (&payload, Urgency::News),
+        (&payload, Urgency::Bulk),
         1_000,
         Micros(1),
     );
@@ -733,7 +733,7 @@ async fn all_records_are_seeded_in_small_steps_and_with_progress() {
     assert!((1..=20).all(|n| scene.is_linked(n)));
     assert!(
         most <= 10,
-        "{most} waited at once: what happens meanwhile would wait behind them"
+        "{most} waited at once: there would be no room for what happens meanwhile"
     );
     let seeding = records::seeding(&scene.store, &scene.account).await.unwrap();
     assert_eq!((seeding.began, seeding.seen), (Some(Micros(7)), 20));

@@ -158,7 +158,8 @@ pub struct Fill {
 }
 
 /// Keeps a payload, durably once this returns. `key` stands for what it is about: another payload under it takes the place
-/// of the one that waits, and the more urgent of both says when its turn is. `limit`: payloads of an inbox, about, as each drawer has its share.
+/// of the one that waits, and the more urgent of both says when its turn is. `limit`: payloads of an inbox, about, as each
+/// drawer has its share.
 pub async fn append(
     docs: &(impl Documents + ?Sized),
     keys: &Keys,
@@ -210,7 +211,7 @@ pub async fn append(
     .await
 }
 
-/// Puts a payload back, whatever else waits. `false`: a newer one under its key has taken its place.
+/// Puts a payload back, whatever else waits, as news: somebody asks for it. `false`: a newer one under its key has taken its place.
 pub async fn restore(
     docs: &(impl Documents + ?Sized),
     account: &AccountId,

@@ -181,9 +181,9 @@ impl Keys {
         hex(&mac(&self.budgets, &[connector, integration, "app"])[..16])
     }
 
-    /// That of all calls to one host, for whatever integration.
-    pub fn ip_budget_scope(&self, connector: &str, host: &str) -> String {
-        hex(&mac(&self.budgets, &[connector, host, "ip"])[..16])
+    /// That of all calls to one origin, for whatever integration.
+    pub fn ip_budget_scope(&self, connector: &str, origin: &str) -> String {
+        hex(&mac(&self.budgets, &[connector, origin, "ip"])[..16])
     }
 
     /// The keyed hash under which a phone, an email or an alias of a contact is looked up.

@@ -174,6 +174,11 @@ impl Connector {
         self.learned_names().any(|name| mentions(base(), name))
     }
 
+    /// Whether calls of all accounts to one host count together.
+    pub fn counts_by_address(&self) -> bool {
+        self.spec.limits.iter().any(|limit| limit.scope == LimitScope::Ip)
+    }
+
     /// The origin of the CRM, where all accounts of an integration have the same; `fixed` are the fields of its settings.
     pub fn shared_origin(&self, fixed: &BTreeMap<String, String>) -> Option<String> {
         let connection = &self.spec.connection;

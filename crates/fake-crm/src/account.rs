@@ -15,7 +15,7 @@ use crate::clock;
 use crate::data::{self, User, UserFields};
 use crate::history::NEVER;
 use crate::knobs::Knobs;
-use crate::limits::{Arrival, Charge, Limiter};
+use crate::limits::{Arrival, AtAddress, Charge, Limiter};
 use crate::oauth::OauthServer;
 use crate::profile::Profile;
 use crate::rng::Rng;
@@ -48,7 +48,7 @@ pub(crate) struct State {
     pub meter: Meter,
     pub limiter: Limiter,
     /// Shared by all accounts of the profile.
-    pub at_address: Arc<Mutex<Limiter>>,
+    pub at_address: Arc<Mutex<AtAddress>>,
     pub outbox: Outbox,
     pub made: Made,
     /// Makes the tokens of an endless list differ.
@@ -100,7 +100,7 @@ enum Lag {
 }
 
 impl Account {
-    pub(crate) fn new(seed: u64, options: AccountOptions, at_address: Arc<Mutex<Limiter>>) -> Arc<Account> {
+    pub(crate) fn new(seed: u64, options: AccountOptions, at_address: Arc<Mutex<AtAddress>>) -> Arc<Account> {
         let seed = Rng::account_seed(seed, options.like.as_deref().unwrap_or(&options.name));
         let vendor = options.profile.vendor();
         let mut knobs = Knobs {
@@ -227,8 +227,12 @@ impl State {
         if let Some(op) = op {
             let (vendor, changed) = (self.profile.vendor(), &self.knobs.limits);
             charges.extend(self.limiter.charge(vendor.limits(), changed, op, &at));
-            let mut at_address = self.at_address.lock();
-            charges.extend(at_address.charge(vendor.limits_per_address(), changed, op, &at));
+            let mut shared = self.at_address.lock();
+            let at = Arrival {
+                since_start: shared.started.elapsed(),
+                ..at
+            };
+            charges.extend(shared.limiter.charge(vendor.limits_per_address(), changed, op, &at));
         }
         self.meter.stats.over_limit += u64::from(charges.iter().any(|charge| charge.over));
         charges
@@ -268,7 +272,12 @@ impl State {
     pub(crate) fn stats(&self) -> Stats {
         let (vendor, changed) = (self.profile.vendor(), &self.knobs.limits);
         let mut limits = self.limiter.read(vendor.limits(), changed);
-        limits.extend(self.at_address.lock().read(vendor.limits_per_address(), changed));
+        limits.extend(
+            self.at_address
+                .lock()
+                .limiter
+                .read(vendor.limits_per_address(), changed),
+        );
         Stats {
             contacts: self.contacts.live(),
             webhooks: self.outbox.stats.clone(),

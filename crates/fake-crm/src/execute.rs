@@ -82,7 +82,7 @@ fn run(state: &mut State, action: Action) -> Result<Done, Refusal> {
         Action::Reset {} => {
             state.meter.reset();
             state.limiter.reset();
-            state.at_address.lock().reset();
+            state.at_address.lock().limiter.reset();
             state.outbox.reset();
         }
     }

@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
-use crate::limits::Limiter;
+use crate::limits::AtAddress;
 
 pub use crate::api::Op;
 pub use crate::cli::{Cli, run};
@@ -132,7 +132,7 @@ impl FakeCrm {
         let first = options.accounts.first().expect("a CRM needs an account").name.clone();
         let mut accounts = HashMap::new();
         let mut order = Vec::new();
-        let mut at_address: HashMap<Profile, Arc<Mutex<Limiter>>> = HashMap::new();
+        let mut at_address: HashMap<Profile, Arc<Mutex<AtAddress>>> = HashMap::new();
         for account in options.accounts {
             let name = account.name.clone();
             let of_profile = at_address.entry(account.profile).or_default().clone();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::api::Op;
 use crate::knobs::RateLimit;
@@ -115,6 +116,22 @@ pub(crate) struct Limiter {
     counters: BTreeMap<&'static str, Counter>,
 }
 
+/// What all accounts of a profile share, as their calls come from one address. A clock of its own, as each account began
+/// when its contacts were made.
+pub(crate) struct AtAddress {
+    pub started: Instant,
+    pub limiter: Limiter,
+}
+
+impl Default for AtAddress {
+    fn default() -> AtAddress {
+        AtAddress {
+            started: Instant::now(),
+            limiter: Limiter::default(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Counter {
     limit: Option<RateLimit>,
@@ -195,7 +212,7 @@ impl Counter {
         let max = u64::from(limit.max);
         let (used, over, reset) = if spec.turn == Turn::Rolling {
             while let Some(&(first, cost)) = self.recent.front()
-                && at.since_start.saturating_sub(first) >= limit.window
+                && at.since_start - first >= limit.window
             {
                 self.used -= cost;
                 self.recent.pop_front();
@@ -207,11 +224,7 @@ impl Counter {
                 self.recent.push_back((at.since_start, cost));
             }
             let oldest = self.recent.front().map_or(at.since_start, |&(first, _)| first);
-            (
-                tried,
-                over,
-                limit.window.saturating_sub(at.since_start.saturating_sub(oldest)),
-            )
+            (tried, over, limit.window.saturating_sub(at.since_start - oldest))
         } else {
             let (window, reset) = window(spec.turn, limit.window, at);
             if window != self.window {

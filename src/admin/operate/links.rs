@@ -101,7 +101,8 @@ impl Operate {
             &*self.store,
             &self.worker.keys,
             &dealer.account,
-            (&payload, Urgency::News),
+            // Behind what a seeding has put there already: that would link again what this takes away.
+            (&payload, Urgency::Bulk),
             linking.inbox,
             now,
         );
@@ -111,11 +112,11 @@ impl Operate {
         self.requests.drain(&dealer.account).await?;
         let said = match removal.record {
             Some(_) => {
-                "Asked for: the links of the record and of its contact are taken away. If the DMS or Web1on1 tell of one of them later, \
+                "Asked for: the links of the record and of its contact are taken away. If the DMS or Web1on1 tell of one of them once that is done, \
                  or all are seeded, they are linked again"
             }
             None => {
-                "Asked for: all links of the dealer are taken away, a few at a time. Whom the DMS, Web1on1 or a seeding names later is \
+                "Asked for: all links of the dealer are taken away, a few at a time. Whom the DMS, Web1on1 or a seeding names then is \
                  linked again: take the dealer out of the settings once `link report` shows none"
             }
         };

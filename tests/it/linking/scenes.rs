@@ -1,7 +1,9 @@
 //! What becomes of two records of one person.
 
-use contacts::Kind;
+use contacts::ledger::Budget;
 use contacts::linking::records::{self, Side};
+use contacts::ports::{DocKey, DocKind};
+use contacts::{Kind, docs};
 use fake_crm::Users;
 
 use super::*;
@@ -264,14 +266,20 @@ on_both!(
             sides.edit(account, id, &format!("person{id}@crm.example"), "");
         }
         let organization = Profile::Web1on1.organization_id("chat2");
+        // Another integration, so that only the address is common.
+        let others = sides.settings("");
+        let others = others
+            .lines()
+            .filter(|line| line.starts_with("integrations.dealers."))
+            .map(|line| line.replacen("dealers", "others", 1) + "\n");
         let bergen = format!(
             "dealers.oslo.seed = true\n\
-             dealers.bergen.integration = \"dealers\"\ndealers.bergen.organization = \"{organization}\"\n\
+             dealers.bergen.integration = \"others\"\ndealers.bergen.organization = \"{organization}\"\n\
              dealers.bergen.secrets.first = \"{SECRET}-of-bergen\"\ndealers.bergen.seed = true\n\
              dealers.bergen.web1on1.bot_token = \"chat2-token\"\n\
              dealers.bergen.dms.account = \"dms2\"\ndealers.bergen.dms.token = \"dms2-token\"\n"
         );
-        let bridge = sides.bridge(backend, &bergen).await;
+        let bridge = sides.bridge(backend, &(others.collect::<String>() + &bergen)).await;
         let linked = |account: &str| {
             let rows = sides.crm.truth(account);
             rows.iter()
@@ -285,30 +293,40 @@ on_both!(
         for account in ["chat", "chat2"] {
             let stats = sides.crm.stats(account);
             assert_eq!(stats.over_limit, 0, "{account}: {stats:?}");
-            // Neither has the whole address for itself.
-            assert!(
-                stats.limits["second"].calls < stats.limits["address"].calls,
-                "{stats:?}"
-            );
         }
         let budgets = api(&bridge, Method::GET, "/api/budgets", None).await.1;
-        let of_dealer = |name: &str| {
-            let sides = budgets
-                .as_array()
-                .expect("a list")
-                .iter()
-                .filter(|view| view["dealer"] == name);
-            sides.map(|view| view["connector"].clone()).collect::<Vec<_>>()
-        };
-        let account = account_of(&bridge, "dealers").await;
+        let mut rows: Vec<String> = budgets
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|view| {
+                let limits = view["limits"].as_array().expect("limits");
+                let limits: Vec<_> = limits.iter().map(|left| left["limit"].to_string()).collect();
+                format!("{} {} {}", view["dealer"], view["connector"], limits.join(" ")).replace('"', "")
+            })
+            .collect();
+        rows.sort();
+        assert_eq!(
+            rows,
+            [
+                "bergen demo calls",
+                "bergen web1on1 second address",
+                "oslo demo calls",
+                "oslo web1on1 second address"
+            ]
+        );
+        let account = account_of(&bridge, "others").await;
         for side in [Side::Dms, Side::Web1on1] {
             let checked = records::checked(&*bridge.store, &account, side).await.expect("a store");
-            assert!(checked.account_budget.is_some(), "{side:?}");
-        }
-        for dealer in ["oslo", "bergen"] {
-            let mut connectors = of_dealer(dealer);
-            connectors.sort_by_key(Value::to_string);
-            assert_eq!(connectors, ["demo", "web1on1"], "{budgets}");
+            let key = checked.account_budget.expect("the check told it");
+            let key = DocKey::by_id(DocKind::Budget, key);
+            assert!(
+                docs::load::<Budget>(&*bridge.store, &key)
+                    .await
+                    .expect("a store")
+                    .is_some(),
+                "its calls are counted there: {side:?}"
+            );
         }
         bridge.stop().await;
     }

@@ -55,7 +55,7 @@ impl Pairing {
         self.note(side, id, Trouble::Unmatched).await
     }
 
-    /// However full the inbox is: nobody would tell of it once more.
+    /// However full the inbox is, as nobody would tell of it once more; and as news, which have brought it about.
     async fn look_later(&self, side: Side, id: &str) -> CrmResult<()> {
         let payload = Payload::Look(Look {
             side,

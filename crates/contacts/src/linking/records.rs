@@ -1,5 +1,6 @@
 //! What is known of the records of both systems: who is linked with whom, and why somebody is not. A document for each record, so
-//! that linking one costs the same however many there are. Ids only: names and addresses stay in the two systems.
+//! that linking one costs the same however many there are. Ids only: names and addresses stay in the two systems. Beside
+//! them, of each system, what its check told.
 
 use std::collections::{BTreeMap, BTreeSet};
 

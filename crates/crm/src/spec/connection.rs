@@ -12,7 +12,12 @@ use crate::load::Table;
 /// Whether a field or a learned value is part of one of these.
 pub(crate) fn mentions<'a>(mut templates: impl Iterator<Item = &'a Template>, name: &str) -> bool {
     let name = format!("conn.{name}");
-    templates.any(|template| template.expressions().any(|expr| expr.text().contains(&name)))
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = |text: &str| {
+        text.match_indices(&name)
+            .any(|(at, _)| !text[at + name.len()..].starts_with(goes_on))
+    };
+    templates.any(|template| template.expressions().any(|expr| named(expr.text())))
 }
 
 /// `[connection]`

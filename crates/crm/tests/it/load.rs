@@ -144,6 +144,26 @@ fn a_limit_of_an_address_is_of_one_host() {
     let settled = SMALL.replace("${conn.site}", "https://crm.example");
     assert_ne!(settled, SMALL);
     assert_eq!(problems(&format!("{settled}\n{limit}")), "");
+    let of_settings = SMALL.replace("role = \"locator\"", "from = \"integration\"");
+    assert_eq!(problems(&format!("{of_settings}\n{limit}")), "");
+    let origin = |text: &str, site: &str| {
+        let fixed = [("site".to_owned(), site.to_owned())].into();
+        Connector::load(text, "x.toml").expect("it loads").shared_origin(&fixed)
+    };
+    // However the settings write it.
+    for site in ["CRM.example", "https://crm.example/", "https://crm.example:443"] {
+        assert_eq!(
+            origin(&of_settings, site).as_deref(),
+            Some("https://crm.example"),
+            "{site}"
+        );
+    }
+    assert_ne!(
+        origin(&of_settings, "other.example"),
+        origin(&of_settings, "crm.example")
+    );
+    assert_eq!(origin(&of_settings, "no host"), None);
+    assert_eq!(origin(SMALL, "crm.example"), None, "it is another for each account");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use fake_crm::{Change, Control, Fields, Profile, UserFields, Users, Webhook};
+use fake_crm::{
+    AccountOptions, Change, Control, FakeCrm, Fields, Options, Profile, RateLimit, UserFields, Users, Webhook,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Crm, Inbox, crm, each, hmac_sha1, own, query, sent};
+use crate::harness::serve;
 
 const CONTACTS: &str = "/v2/contacts";
 
@@ -398,4 +402,48 @@ async fn a_token_ages_while_that_of_a_bot_does_not() {
         (403, &json!("jwt expired"))
     );
     assert_eq!(crm.get("/v2/users/me").await.status, 200, "a bot's token has no end");
+}
+
+#[tokio::test]
+async fn accounts_share_what_their_address_may() {
+    let account = |name: &str| AccountOptions {
+        name: name.to_owned(),
+        profile: Profile::Web1on1,
+        token: format!("{name}-token"),
+        contacts: 3,
+        ..AccountOptions::default()
+    };
+    let served = serve(FakeCrm::new(Options {
+        accounts: vec![account("a"), account("b")],
+        ..Options::default()
+    }))
+    .await;
+    let crm = &served.crm;
+    let three = RateLimit {
+        max: 3,
+        window: Duration::from_secs(3_600),
+    };
+    for name in ["a", "b"] {
+        crm.knobs(name, |knobs| {
+            knobs.limits.insert("address".to_owned(), Some(three));
+        });
+    }
+    let mut answers = Vec::new();
+    for name in ["a", "b", "a", "b"] {
+        let call = served
+            .client
+            .get(format!("{}{CONTACTS}", served.base))
+            .bearer_auth(format!("{name}-token"));
+        answers.push(call.send().await.expect("an answer").status().as_u16());
+    }
+    assert_eq!(answers, [200, 200, 200, 429]);
+    for name in ["a", "b"] {
+        let limits = crm.stats(name).limits;
+        assert_eq!((limits["second"].calls, limits["second"].over_limit), (2, 0), "{name}");
+        assert_eq!(
+            (limits["address"].calls, limits["address"].over_limit),
+            (4, 1),
+            "{name}"
+        );
+    }
 }
