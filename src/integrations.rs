@@ -271,13 +271,6 @@ impl Integration {
                 .map_err(|problem| problems.push(problem))
                 .ok(),
         );
-        let origin = connector.shared_origin(&exposed(&settings.connection));
-        if origin.is_none() && connector.counts_by_address() {
-            problems.push(
-                "connection: it does not say where the CRM is, whose limits count all calls from one address"
-                    .to_owned(),
-            );
-        }
         let credentials = auth_type::credentials(&connector, settings, &mut problems);
         auth_type::check_return_fields(&connector, &settings.return_fields, &mut problems);
         for field in settings.connection.keys() {
@@ -307,6 +300,12 @@ impl Integration {
             if needed && !settings.connection.contains_key(field) {
                 problems.push(format!("connection.{field} is missing; the connector needs it"));
             }
+        }
+        let origin = connector.shared_origin(&exposed(&settings.connection));
+        if origin.is_none() && connector.counts_by_address() && problems.is_empty() {
+            problems.push(
+                "connection: no address of the CRM can be made of it, as the connector's base_url needs".to_owned(),
+            );
         }
         let (Some(http), Some(logo), Some(icon), true) = (http, logo, icon, problems.is_empty()) else {
             return Err(problems);

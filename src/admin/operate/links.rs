@@ -116,7 +116,7 @@ impl Operate {
                  or all are seeded, they are linked again"
             }
             None => {
-                "Asked for: all links of the dealer are taken away, a few at a time. Whom the DMS, Web1on1 or a seeding names then is \
+                "Asked for: all links of the dealer are taken away, a few at a time. Whom the DMS, Web1on1 or a seeding names after that is \
                  linked again: take the dealer out of the settings once `link report` shows none"
             }
         };
